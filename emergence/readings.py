@@ -1,0 +1,80 @@
+"""Readings of every checkpoint as arrays. MLX ends here: NumPy from here on.
+
+In: a lens, checkpoints, prompts, token sets. Out: `Readings`, one a run, kept beside the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt that was read, with what is known of its problem."""
+
+    text: str
+    operation: str
+    a: int
+    b: int
+    answer: str
+    style: str
+    half: int
+    """0: selection half (layers are chosen on it); 1: evaluation half (judged on it);
+    -1: shown only, such as the config's `test_prompts`, and part of no statistic."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the lens says at every (step, layer, prompt) of one run, at the prompt's last token.
+
+    All masses are natural logarithms of probabilities, float32.
+    """
+
+    arm: str
+    seed: int
+    steps: tuple[int, ...]
+    prompts: tuple[Prompt, ...]
+    classes: tuple[str, ...]
+    words: Float[np.ndarray, "step layer prompt class"]
+    """Log-mass on each class's operation words (in `worded` prompts without the style's own words)."""
+    glyphs: Float[np.ndarray, "step layer prompt class"]
+    """Log-mass on each class's operator glyphs: copying, counts for no classifier."""
+    random_words: Float[np.ndarray, "step layer prompt set"]
+    """Log-mass on frequency-matched random word sets, as many sets per class as configured."""
+    answers: Float[np.ndarray, "step layer prompt answer"]
+    """Log-probability of each distinct first answer token of the test problems."""
+    answer_ids: Int[np.ndarray, " answer"]
+    own_answer: Int[np.ndarray, " prompt"]
+    """Index into the `answer` axis of the prompt's right first token."""
+    top_ids: Int[np.ndarray, "step layer prompt k"]
+    top_log_probs: Float[np.ndarray, "step layer prompt k"]
+    entropy: Float[np.ndarray, "step layer prompt"]
+    """In nats."""
+    kl: Float[np.ndarray, "step layer prompt"]
+    """KL(output layer || layer), in nats."""
+    correct: Bool[np.ndarray, "step prompt"]
+    """The model's most likely next token is the right answer's first token."""
+    hidden: Float[np.ndarray, "layer prompt hidden"]
+    """Residual streams of step 0 (the base model), for probes."""
+    token_sets: dict[str, dict[str, tuple[int, ...]]]
+    """Ids used, by `words` / `glyphs` / `random_words`, then class (random: set name)."""
+
+    @property
+    def n_layers(self) -> int:
+        return self.words.shape[1]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The readings of all runs of one experiment on one model; prompts and sets are the same in all."""
+
+    runs: tuple[Readings, ...]
+
+    def arm(self, name: str) -> tuple[Readings, ...]:
+        """The runs of an arm, by seed; `base` is step 0 of the first run."""
+        if name == "base":
+            return self.runs[:1]
+        return tuple(sorted((r for r in self.runs if r.arm == name), key=lambda r: r.seed))
