@@ -1,31 +1,14 @@
-"""Readings of every checkpoint as arrays. MLX ends here: NumPy from here on.
+"""Readings of every checkpoint as arrays: what the statistics, the verdicts and the report see. NumPy only.
 
-In: a lens on a model, checkpoints, prompts, token sets. Out: `Readings`, one a run, kept beside the run.
-
-The base model is read once, as step 0 of every run; that step 0 *is* the base model is checked, not assumed.
+In: what `reader` kept beside the runs. Out: `Readings`, one a run, and the `Study` of all of them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import io
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-
-from . import models, store, tasks, tokens
-from .errors import BrokenExperiment
-from .progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from .lens import LogitLens
-
-TOP_K = 5
 
 
 @dataclass(frozen=True)
@@ -41,25 +24,6 @@ class Prompt:
     half: int
     """0: selection half (layers are chosen on it); 1: evaluation half (judged on it);
     -1: shown only, such as the config's `test_prompts`, and part of no statistic."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is read, the same for every run: prompts, their ids, and the token sets of each style."""
-
-    prompts: tuple[Prompt, ...]
-    prompt_ids: tuple[tuple[int, ...], ...]
-    classes: tuple[str, ...]
-    words: dict[str, dict[str, tuple[int, ...]]]
-    """By style, then class: the style's own words are not in it."""
-    glyphs: dict[str, tuple[int, ...]]
-    random_words: dict[str, tuple[int, ...]]
-    answer_ids: tuple[int, ...]
-    own_answer: tuple[int, ...]
-
-    def spec(self) -> dict[str, Any]:
-        """Everything that decides what is read, for the store's key."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -115,160 +79,3 @@ class Study:
         if name == "base":
             return self.runs[:1]
         return tuple(sorted((r for r in self.runs if r.arm == name), key=lambda r: r.seed))
-
-
-def plan(
-    tokenizer: Any,
-    vocabulary: tokens.Vocabulary,
-    test: Sequence[tasks.Problem],
-    shown: Sequence[Prompt],
-    styles: Sequence[str],
-    random_words: Mapping[str, tuple[int, ...]],
-    seed: int,
-) -> Plan:
-    """Prompts of all styles with their halves, and every id that is looked at.
-
-    A problem is in the same half in every style, so that a layer is never chosen on a problem it is judged on.
-    """
-    half = _halves(test, seed)
-    prompts = [
-        Prompt(p.prompt(style), p.operation, p.a, p.b, str(p.answer), style, half[p])
-        for style in styles
-        for p in test
-    ]
-    prompts += shown
-    firsts = [tokens.encode_answer(tokenizer, p.text, p.answer)[0] for p in prompts]
-    answer_ids = sorted(set(firsts))
-    return Plan(
-        prompts=tuple(prompts),
-        prompt_ids=tuple(tokens.encode_prompt(tokenizer, p.text) for p in prompts),
-        classes=tuple(vocabulary.words),
-        words={style: vocabulary.for_style(style) for style in dict.fromkeys(p.style for p in prompts)},
-        glyphs=dict(vocabulary.glyphs),
-        random_words=dict(random_words),
-        answer_ids=tuple(answer_ids),
-        own_answer=tuple(answer_ids.index(i) for i in firsts),
-    )
-
-
-def _halves(test: Sequence[tasks.Problem], seed: int) -> dict[tasks.Problem, int]:
-    rng = np.random.default_rng([seed, 7])
-    half = {}
-    for operation in dict.fromkeys(p.operation for p in test):
-        members = [p for p in test if p.operation == operation]
-        for rank, index in enumerate(rng.permutation(len(members))):
-            half[members[index]] = rank % 2
-    return half
-
-
-def read(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
-    """One checkpoint's arrays, axes [layer, prompt, ...] in the plan's order of prompts."""
-    parts: dict[str, np.ndarray] = {}
-    for style, words in plan.words.items():
-        where = np.array([i for i, p in enumerate(plan.prompts) if p.style == style])
-        sets = {f"words {c}": words[c] for c in plan.classes}
-        sets |= {f"glyphs {c}": plan.glyphs[c] for c in plan.classes}
-        sets |= {f"random {name}": ids for name, ids in plan.random_words.items()}
-        sets |= {f"answer {i}": (i,) for i in plan.answer_ids}
-        got = lens.read([plan.prompt_ids[i] for i in where], token_sets=sets, top_k=TOP_K)
-        mass = got.log_mass
-        cuts = np.cumsum([len(plan.classes), len(plan.classes), len(plan.random_words)])
-        words_, glyphs, random_, answers = np.split(mass, cuts, axis=2)
-        found = {
-            "words": words_,
-            "glyphs": glyphs,
-            "random_words": random_,
-            "answers": answers,
-            "top_ids": got.top_ids,
-            "top_log_probs": got.top_log_probs,
-            "entropy": got.entropy,
-            "kl": got.kl,
-        }
-        for name, values in found.items():
-            full = parts.setdefault(
-                name, np.empty((values.shape[0], len(plan.prompts), *values.shape[2:]), values.dtype)
-            )
-            full[:, where] = values
-    if not all(np.isfinite(parts[name]).all() for name in ("entropy", "kl", "top_log_probs")):
-        raise BrokenExperiment("the lens read NaN or infinity; the checkpoint has diverged or its weights are damaged")
-    return parts
-
-
-def read_base(lens: LogitLens, plan: Plan, folder: Path) -> dict[str, np.ndarray]:
-    """The base model's arrays, and its residual streams at each prompt's last token, kept in `folder`."""
-    arrays = read(lens, plan)
-    arrays["hidden"] = np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
-    _save(folder / "base.npz", arrays)
-    return arrays
-
-
-def read_run(
-    model: Any,
-    lens: LogitLens,
-    plan: Plan,
-    checkpoints: Mapping[int, Path],
-    folder: Path,
-    label: str,
-    progress: Progress = SILENT,
-) -> None:
-    """Every checkpoint after step 0, a file each in `folder`; what is there already is not read again."""
-    later = [step for step in sorted(checkpoints) if step > 0]
-    _check_step_zero(model, lens, plan, checkpoints[0])
-    with progress.task(f"read {label}", len(later), "checkpoint") as task:
-        for step in later:
-            path = folder / f"{step:07d}.npz"
-            if not path.exists():
-                with models.adapted(model, checkpoints[step]):
-                    _save(path, read(lens, plan))
-            task.advance(1, f"step {step}")
-
-
-def _check_step_zero(model: Any, lens: LogitLens, plan: Plan, checkpoint: Path) -> None:
-    few = list(plan.prompt_ids[:4])
-    before = np.asarray(lens.logits(few))
-    with models.adapted(model, checkpoint):
-        at_zero = np.asarray(lens.logits(few))
-    if not np.array_equal(before, at_zero):
-        raise BrokenExperiment(
-            f"{checkpoint}: step 0 differs from the base model by up to {np.abs(before - at_zero).max():.3g} in "
-            "logits; the adapter was not written at the start of training"
-        )
-
-
-def assemble(arm: str, seed: int, plan: Plan, base: Mapping[str, np.ndarray], folder: Path) -> Readings:
-    """The `Readings` of a run from what `read_base` and `read_run` have kept."""
-    files = sorted(p for p in folder.glob("[0-9]*.npz"))
-    each = [dict(base), *(_load(p) for p in files)]
-    stacked = {name: np.stack([arrays[name] for arrays in each]) for name in base if name != "hidden"}
-    own = np.array(plan.own_answer)
-    right = np.array(plan.answer_ids)[own]
-    words_union = {c: tuple(sorted({i for s in plan.words.values() for i in s[c]})) for c in plan.classes}
-    return Readings(
-        arm=arm,
-        seed=seed,
-        steps=(0, *(int(p.stem) for p in files)),
-        prompts=plan.prompts,
-        classes=plan.classes,
-        answer_ids=np.array(plan.answer_ids),
-        own_answer=own,
-        correct=stacked["top_ids"][:, -1, :, 0] == right,
-        hidden=base["hidden"],
-        token_sets={"words": words_union, "glyphs": plan.glyphs, "random_words": plan.random_words},
-        **stacked,
-    )
-
-
-def load_base(folder: Path) -> dict[str, np.ndarray]:
-    """What `read_base` kept."""
-    return _load(folder / "base.npz")
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    store.write_atomic(path, buffer.getvalue())
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
