@@ -1,0 +1,125 @@
+"""Controls of the instrument itself, run on the real model before anything is trained.
+
+A classifier of known place and strength is planted in the residual stream; a lens that does not find it there,
+or finds it anywhere else, reads nothing that can be trusted. The controls that need runs (shuffled answers,
+random words, step 0) are predictions of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .errors import BrokenExperiment
+from .lens import LogitLens
+from .reader import Plan
+
+PROMPTS_PER_CLASS = 4
+STRENGTH = 4.0
+"""Length of the planted vector, in lengths of the residual stream it is added to."""
+FOUND = 0.5
+LEAK = 0.01
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control that held, with the figures that show it."""
+
+    name: str
+    passed: bool
+    reason: str
+
+
+def before_training(model: Any, lens: LogitLens, plan: Plan) -> tuple[Control, ...]:
+    """Run every control that needs no training.
+
+    Raises
+    ------
+    BrokenExperiment
+        One of them failed: what follows would not be a measurement.
+    """
+    ran = (planted_classifier(model, lens, plan),)
+    failed = [c for c in ran if not c.passed]
+    if failed:
+        raise BrokenExperiment("; ".join(f"control {c.name} failed: {c.reason}" for c in failed))
+    return ran
+
+
+def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
+    """Plant each class's word at the middle block, and demand that the lens find it there and nowhere else."""
+    name = "planted classifier"
+    layer = lens.n_layers // 2
+    if layer + 1 >= lens.n_layers:
+        return Control(name, True, f"not run: a model of {lens.n_layers} blocks has no layer to plant at")
+    style = next(iter(plan.words))
+    at_layer, elsewhere = [], []
+    for cls in plan.classes:
+        chosen = [
+            list(ids)
+            for prompt, ids in zip(plan.prompts, plan.prompt_ids, strict=True)
+            if prompt.operation == cls and prompt.style == style and prompt.half >= 0
+        ][:PROMPTS_PER_CLASS]
+        sets = {"own": plan.words[style][cls]}
+        before = _mass(lens, chosen, sets)
+        with planted(model, layer, _direction(lens, chosen, layer, sets["own"][0])):
+            after = _mass(lens, chosen, sets)
+        at_layer.append(after[layer].min())
+        elsewhere.append(np.abs(np.delete(after - before, layer, axis=0)).max())
+    low, leak = float(min(at_layer)), float(max(elsewhere))
+    reason = f"mass at L{layer} at least {low:.3f} (must exceed {FOUND}), change elsewhere at most {leak:.1e} (below {LEAK})"
+    return Control(name, low > FOUND and leak < LEAK, reason)
+
+
+@contextmanager
+def planted(model: Any, layer: int, direction: mx.array) -> Iterator[None]:
+    """Add `direction` (a unit vector, [hidden]) to the stream after block `layer`; the next block never sees it."""
+    blocks = model.layers
+    added: list[mx.array] = []
+
+    def plant(stream: mx.array) -> mx.array:
+        added[:] = [STRENGTH * mx.linalg.norm(stream, axis=-1, keepdims=True) * direction]
+        return stream + added[0]
+
+    def pull(stream: mx.array) -> mx.array:
+        return stream - added[0]
+
+    with _altered(blocks[layer], after=plant), _altered(blocks[layer + 1], before=pull):
+        yield
+
+
+@contextmanager
+def _altered(block: Any, before: Any = None, after: Any = None) -> Iterator[None]:
+    kind = type(block)
+
+    class Altered(kind):  # type: ignore[misc, valid-type]
+        def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+            out = super().__call__(before(x) if before else x, *args, **kwargs)
+            if after is None:
+                return out
+            return (after(out[0]), *out[1:]) if isinstance(out, tuple) else after(out)
+
+    block.__class__ = Altered
+    try:
+        yield
+    finally:
+        block.__class__ = kind
+
+
+def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token: int) -> mx.array:
+    stream = mx.array(np.asarray(lens.streams(prompts, layers=[layer]))[0].mean(axis=0))
+
+    def lead(hidden: mx.array) -> mx.array:
+        logits = lens.tail(hidden[None]).reshape(-1)
+        return logits[token] - logits.mean()
+
+    gradient = mx.grad(lead)(stream)
+    return gradient / mx.linalg.norm(gradient)
+
+
+def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:
+    return np.exp(lens.read(prompts, token_sets=sets, top_k=1).log_mass[:, :, 0])
