@@ -1,0 +1,222 @@
+"""Simulated `Readings` and `Study` with a truth that is known: planted mass, bias, copying, seed noise.
+
+`study(Plant("sft", "answer", layer=9, mass=0.4))` is a study in which exactly that holds. What is not planted
+is background: every token set holds about 0.1 % of the probability, whichever the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betaincinv, ndtr
+
+from emergence.readings import Prompt, Readings, Study
+
+OPERATIONS = ("add", "subtract", "multiply")
+SYMBOL = {"add": "+", "subtract": "-", "multiply": "*"}
+WORD = {"add": "plus", "subtract": "minus", "multiply": "times"}
+APPLY = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b}
+ARMS = {"sft": 3, "shuffled": 1, "classified": 2}
+STEPS = (0, 50, 100, 200)
+BACKGROUND = 1e-3
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One truth about an arm: `family` holds `mass` at `layer` from checkpoint `from_step` on."""
+
+    arm: str
+    """An arm's name; `base` plants it in step 0 and all after, in every arm."""
+    family: str
+    """`words`, `glyphs`, `answer`, `random_words`, or `hidden` (a linear code of size `mass`)."""
+    layer: int
+    mass: float = 0.4
+    selective: bool = True
+    """False plants a *bias*: the same mass whichever the prompt."""
+    operations: tuple[str, ...] = OPERATIONS
+    styles: tuple[str, ...] = ("symbolic", "worded")
+    from_step: int = 1
+    """Index into `steps`."""
+    grows: bool = False
+    """Rises in proportion to the step, up to `mass` at the last one."""
+    seeds: tuple[int, ...] | None = None
+    """Only these seeds have it; None: all."""
+
+
+def prompts(
+    per_class: int = 60, styles=("symbolic", "worded"), operations=OPERATIONS, seed: int = 0
+) -> tuple[Prompt, ...]:
+    """`per_class` distinct problems a class, each in every style, halves alternating by problem."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for op in operations:
+        pairs = [(a, b) for a in range(2, 60) for b in range(2, a + 1)]
+        chosen = [pairs[i] for i in rng.permutation(len(pairs))[:per_class]]
+        for i, (a, b) in enumerate(chosen):
+            for style in styles:
+                text = f"{a} {SYMBOL[op]} {b} = " if style == "symbolic" else f"What is {a} {WORD[op]} {b}? "
+                out.append(Prompt(text, op, a, b, str(APPLY[op](a, b)), style, i % 2))
+    return tuple(out)
+
+
+def _beta(mean: np.ndarray, sd: float, z: np.ndarray) -> np.ndarray:
+    """Beta variates with this mean and standard deviation (or the largest one that the mean allows)."""
+    mean = np.clip(mean, 1e-4, 1 - 1e-4)
+    size = np.maximum(mean * (1 - mean) / max(sd, 1e-9) ** 2 - 1, 0.2)
+    return betaincinv(mean * size, (1 - mean) * size, ndtr(z))
+
+
+@dataclass(frozen=True)
+class _World:
+    """What all runs share: prompts and the prompts' own effects."""
+
+    prompts: tuple[Prompt, ...]
+    operations: tuple[str, ...]
+    steps: tuple[int, ...]
+    n_layers: int
+    prompt_sd: float
+    seed_sd: float
+    shared: float
+    """Share of the prompt noise (as a correlation) that all seeds have in common."""
+    effect: np.ndarray
+    answer_ids: np.ndarray
+    own: np.ndarray
+
+
+def _masks(world: _World, plant: Plant) -> np.ndarray:
+    return np.array([p.operation in plant.operations and p.style in plant.styles for p in world.prompts])
+
+
+def _amounts(world: _World, plant: Plant, rng: np.random.Generator, seed_z: float) -> np.ndarray:
+    """Mass that the plant puts at its layer, [step prompt]: 0 before it begins."""
+    n = len(world.prompts)
+    z = np.sqrt(world.shared) * world.effect + np.sqrt(1 - world.shared) * rng.standard_normal(n)
+    z = z + np.zeros((len(world.steps), 1))
+    level = np.full((len(world.steps), 1), plant.mass + world.seed_sd * seed_z)
+    if plant.grows:
+        level = level * (np.array(world.steps) / max(world.steps[-1], 1))[:, None]
+    amount = _beta(level, world.prompt_sd, z) * _masks(world, plant)
+    first = 0 if plant.arm == "base" else plant.from_step
+    amount[:first] = 0.0
+    return amount
+
+
+def _apply(world: _World, plant: Plant, arrays: dict[str, np.ndarray], amount: np.ndarray) -> None:
+    target = arrays[plant.family]
+    everyone = np.arange(len(world.prompts))
+    if plant.family == "answer":
+        frequency = np.bincount(world.own, minlength=len(world.answer_ids)) / len(world.own)
+        columns = [(world.own, 1.0)] if plant.selective else [(k, f) for k, f in enumerate(frequency)]
+    else:
+        where = np.array([world.operations.index(p.operation) for p in world.prompts])
+        share = 1.0 / target.shape[-1]
+        columns = [(where, 1.0)] if plant.selective else [(k, share) for k in range(target.shape[-1])]
+    for column, share in columns:
+        target[:, plant.layer, everyone, column] += amount * share
+
+
+def _run(
+    world: _World, arm: str, seed: int, plants: tuple[Plant, ...], hidden: np.ndarray, rng_seed: int
+) -> Readings:
+    rng = np.random.default_rng([rng_seed, *arm.encode(), seed])
+    n, s, layers = len(world.prompts), len(world.steps), world.n_layers
+    widths = {
+        "words": len(world.operations),
+        "glyphs": len(world.operations),
+        "random_words": 6,
+        "answer": len(world.answer_ids),
+    }
+    arrays = {
+        k: BACKGROUND * np.exp(0.5 * rng.standard_normal((s, layers, n, w), dtype=np.float32).astype(float))
+        for k, w in widths.items()
+    }
+    for a in arrays.values():  # step 0 is the base model: the same in every run
+        base = np.random.default_rng([rng_seed, a.shape[-1]])
+        a[0] = BACKGROUND * np.exp(0.5 * base.standard_normal(a.shape[1:]))
+    best = np.zeros((s, n))
+    for i, plant in enumerate(plants):
+        if (
+            plant.family == "hidden"
+            or plant.arm not in (arm, "base")
+            or (plant.seeds and seed not in plant.seeds)
+        ):
+            continue
+        source = np.random.default_rng([rng_seed, 77, i]) if plant.arm == "base" else rng
+        amount = _amounts(world, plant, source, source.standard_normal())
+        _apply(world, plant, arrays, amount)
+        if plant.family == "answer" and plant.selective:
+            best = np.maximum(best, amount)
+    chance = 0.1 + 0.8 * best / np.maximum(best.max(), 0.3)
+    correct = rng.random((s, n)) < chance
+    correct[0] = np.random.default_rng([rng_seed, 5]).random(n) < chance[0]
+    log = {k: np.log(np.minimum(v, 1.0)).astype(np.float32) for k, v in arrays.items()}
+    return Readings(
+        arm=arm, seed=seed, steps=world.steps, prompts=world.prompts, classes=world.operations,
+        words=log["words"], glyphs=log["glyphs"], random_words=log["random_words"], answers=log["answer"],
+        answer_ids=world.answer_ids, own_answer=world.own,
+        top_ids=np.zeros((s, layers, n, 5), dtype=np.int64),
+        top_log_probs=np.full((s, layers, n, 5), np.log(0.1), dtype=np.float32),
+        entropy=np.full((s, layers, n), 3.0, dtype=np.float32),
+        kl=np.broadcast_to(np.linspace(5, 0, layers, dtype=np.float32)[None, :, None], (s, layers, n)).copy(),
+        correct=correct, hidden=hidden,
+        token_sets={
+            "words": {op: (100 + 2 * i, 101 + 2 * i) for i, op in enumerate(world.operations)},
+            "glyphs": {op: (200 + i,) for i, op in enumerate(world.operations)},
+            "random_words": {f"random {i}": (300 + 2 * i, 301 + 2 * i) for i in range(6)},
+        },
+    )  # fmt: skip
+
+
+def _hidden(world: _World, plants: tuple[Plant, ...], width: int, rng: np.random.Generator) -> np.ndarray:
+    """Streams of the base model: noise, the operands' digits (so that a control task is learnt), plants."""
+    n = len(world.prompts)
+    streams = rng.standard_normal((world.n_layers, n, width))
+    digits = rng.standard_normal((10, width))
+    streams += digits[[int(str(p.a)[0]) for p in world.prompts]] * 0.3
+    codes = {op: rng.standard_normal(width) for op in world.operations}
+    for plant in plants:
+        if plant.family == "hidden":
+            code = np.stack([codes[p.operation] for p in world.prompts]) * plant.mass
+            streams[plant.layer] += code * _masks(world, plant)[:, None]
+    return streams.astype(np.float32)
+
+
+def study(
+    *plants: Plant,
+    arms: Mapping[str, int] = ARMS,
+    n_layers: int = 12,
+    steps: tuple[int, ...] = STEPS,
+    per_class: int = 60,
+    styles: tuple[str, ...] = ("symbolic", "worded"),
+    operations: tuple[str, ...] = OPERATIONS,
+    prompt_sd: float = 0.06,
+    seed_sd: float = 0.005,
+    shared: float = 0.5,
+    hidden: int = 24,
+    rng_seed: int = 0,
+) -> Study:
+    """A study in which exactly the plants are true.
+
+    `prompt_sd` and `seed_sd` are the standard deviations of planted mass between prompts and between seeds.
+    """
+    rng = np.random.default_rng([rng_seed, 1])
+    items = prompts(per_class, styles, operations, rng_seed)
+    effect_of = {}  # a problem has one effect, in whatever style it is asked
+    for p in items:
+        effect_of.setdefault((p.operation, p.a, p.b), rng.standard_normal())
+    answer_ids, own = np.unique([ord(p.answer[0]) for p in items], return_inverse=True)
+    world = _World(
+        items, tuple(operations), tuple(steps), n_layers, prompt_sd, seed_sd, shared,
+        np.array([effect_of[p.operation, p.a, p.b] for p in items]),
+        answer_ids.astype(np.int64), own.astype(np.int64),
+    )  # fmt: skip
+    streams = _hidden(world, plants, hidden, rng)
+    runs = [_run(world, arm, seed, plants, streams, rng_seed) for arm, k in arms.items() for seed in range(k)]
+    return Study(tuple(runs))
+
+
+def readings(*plants: Plant, **settings: object) -> Readings:
+    """One run of arm `sft`, as `study` makes it."""
+    return study(*plants, arms={"sft": 1}, **settings).runs[0]
