@@ -1,0 +1,160 @@
+"""Verdicts and strengths for a terminal. In: verdicts, a `Study`. Out: rich renderables, and the same as plain text.
+
+Nothing is told by colour alone: every outcome has its sign and its word.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from emergence import frames
+from emergence.readings import Study
+from emergence.verdicts import Verdict
+
+BADGES = {"supported": ("✓", "green"), "falsified": ("✗", "red"), "inconclusive": ("?", "yellow")}
+BLOCKS = " ▁▂▃▄▅▆▇█"
+_SHARES = ("mass", "accuracy", "share", "fraction", "probability")
+
+
+def is_share(statistic: str) -> bool:
+    """Whether a statistic is read as a percentage."""
+    return any(word in statistic.lower() for word in _SHARES) and " per " not in statistic
+
+
+def number(value: float | None, statistic: str = "") -> str:
+    """A number as a person reads it: `52.3 %` for a share, three digits for the rest, a dash for none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if is_share(statistic):
+        percent = 100 * value
+        return f"{percent:.1f} %" if abs(percent) >= 0.1 or percent == 0 else f"{percent:.2g} %"
+    return f"{value:.3g}"
+
+
+def interval(verdict: Verdict) -> str:
+    """`52.3 % [48.1, 56.0]`: the estimate and its 95 % interval."""
+    text = number(verdict.estimate, verdict.statistic)
+    if verdict.low is None or verdict.high is None:
+        return text
+    low, high = (number(v, verdict.statistic).removesuffix(" %") for v in (verdict.low, verdict.high))
+    return f"{text} [{low}, {high}]"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """`12 supported, 3 falsified, 1 inconclusive`."""
+    counts = {name: sum(v.outcome == name for v in verdicts) for name in BADGES}
+    return ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "no verdicts"
+
+
+def _where(verdict: Verdict) -> tuple[str, str]:
+    return (
+        "–" if verdict.layer is None else f"L{verdict.layer}",
+        "–" if verdict.step is None else str(verdict.step),
+    )
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """One block a prediction (its claim in words), one row an operation; fits 100 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=None)
+    for name, justify in (
+        ("verdict", "left"),
+        ("", "left"),
+        ("estimate [95 %]", "right"),
+        ("threshold", "right"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in ("layer", "step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("statistic", style="dim", overflow="ellipsis", no_wrap=True, max_width=26)
+    for prediction, group in groupby(verdicts, key=lambda v: v.prediction):
+        rows = list(group)
+        table.add_section()
+        for verdict in rows:
+            sign, colour = BADGES[verdict.outcome]
+            table.add_row(
+                Text(f"{prediction} {sign} {verdict.outcome}", style=colour),
+                Text(verdict.operation),
+                interval(verdict),
+                number(verdict.threshold, verdict.statistic),
+                *_where(verdict),
+                Text(verdict.statistic),
+            )
+    return table
+
+
+def verdict_report(verdicts: Sequence[Verdict]) -> RenderableType:
+    """The claims in words, each followed by its rows, and the counts."""
+    claims = Table.grid(padding=(0, 1))
+    for prediction, claim in dict.fromkeys((v.prediction, v.claim) for v in verdicts):
+        claims.add_row(Text(prediction, style="bold"), Text(claim))
+    return Group(claims, Text(""), verdict_table(verdicts), Text(""), Text(summary(verdicts), style="bold"))
+
+
+def sparkline(values: Sequence[float], top: float) -> str:
+    """One character a value, from 0 (blank) to `top` (full block); NaN is a dot."""
+    signs = []
+    for value in values:
+        share = 0.0 if top <= 0 else min(1.0, max(0.0, value / top)) if not math.isnan(value) else math.nan
+        signs.append("·" if math.isnan(share) else BLOCKS[math.ceil(share * (len(BLOCKS) - 1) - 0.25)])
+    return "".join(signs)
+
+
+def _mean_over_seeds(study: Study, arm: str, family: str, operation: str, style: str) -> np.ndarray:
+    return np.mean([frames.strength(r, family, operation, style) for r in study.arm(arm)], axis=0)
+
+
+def strength_table(study: Study, arm: str, family: str = "words", style: str | None = None) -> RenderableType:
+    """Mean own-class mass of an arm, a sparkline over the layers for every step and class, with its peak.
+
+    The mean is over the evaluation half and the seeds; `style` defaults to the first one that was read.
+    """
+    runs = study.arm(arm)
+    if not runs:
+        return Text(f"{arm}: no such arm was read")
+    style = style or frames.styles(runs[0])[0]
+    strengths = {op: _mean_over_seeds(study, arm, family, op, style) for op in runs[0].classes}
+    top = max((float(np.nanmax(s)) for s in strengths.values() if not np.isnan(s).all()), default=0.0)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    table.add_column("step", justify="right", no_wrap=True)
+    for operation in strengths:
+        table.add_column(operation, no_wrap=True)
+    for row, step in enumerate(runs[0].steps):
+        cells = [Text(str(step))]
+        for values in strengths.values():
+            cells.append(_cell(values[row], top))
+        table.add_row(*cells)
+    seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+    caption = f"{arm}, {frames.TITLES[family]}, {style} prompts, {seeds}; layers left to right, █ = {number(top, 'mass')}"
+    return Group(Text(caption, style="bold"), table)
+
+
+def _cell(values: np.ndarray, top: float) -> Text:
+    if np.isnan(values).all():
+        return Text("–")
+    best = int(np.nanargmax(values))
+    folded = values if len(values) <= 24 else _fold(values, 15 if len(values) <= 60 else 20)
+    return Text.assemble((sparkline(folded.tolist(), top), "cyan"), f" {100 * values[best]:4.1f} % L{best}")
+
+
+def _fold(values: np.ndarray, n: int) -> np.ndarray:
+    """At most `n` cells, each the maximum of the layers that it stands for."""
+    return np.array([np.nanmax(part) for part in np.array_split(values, n)])
+
+
+def plain(renderable: RenderableType, width: int = 100) -> str:
+    """The same without colours or trailing blanks, for logs and files."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, no_color=True, force_terminal=False, highlight=False).print(renderable)
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    assert all(cell_len(line) <= width for line in lines)
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""A simulated study with everything that a report shows, hostile token text included."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emergence.readings import Prompt, Readings, Study
+from emergence.verdicts import Verdict
+
+OPERATIONS = ("add", "subtract", "multiply")
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+VOCABULARY = [HOSTILE, " plus", "\u202egnp", "'\"`${1}", "\x00\n", "&amp;", *[str(d) for d in range(10)]]
+
+
+def decode(token: int) -> str:
+    return VOCABULARY[token % len(VOCABULARY)]
+
+
+def prompts(per_class: int = 8, styles: tuple[str, ...] = ("symbolic", "worded")) -> tuple[Prompt, ...]:
+    made = []
+    for style in styles:
+        for i, operation in enumerate(OPERATIONS):
+            for j in range(per_class):
+                a, b = 3 + j, 4 + i
+                text = f"{a} {'+-*'[i]} {b} = " if style == "symbolic" else f"What is {a} {operation} {b}? "
+                made.append(Prompt(text, operation, a, b, str(a + b), style, j % 2))
+    made.append(Prompt(f"7 + 8 = {HOSTILE}", "add", 7, 8, "15", styles[0], -1))
+    made.append(Prompt("45 * 45 = ", "multiply", 45, 45, "2025", styles[0], -1))
+    return tuple(made)
+
+
+def run(
+    arm: str,
+    seed: int,
+    steps: tuple[int, ...] = (0, 50, 100),
+    n_layers: int = 6,
+    per_class: int = 8,
+    peak: float = 0.6,
+    styles: tuple[str, ...] = ("symbolic", "worded"),
+) -> Readings:
+    """Words of the own class grow to `peak` at 2/3 of the depth with the steps; everything else is small."""
+    rng = np.random.default_rng(seed + 1000 * len(arm))
+    read = prompts(per_class, styles)
+    n, s = len(read), len(steps)
+    own = np.array([OPERATIONS.index(p.operation) for p in read])
+    bump = np.exp(-0.5 * ((np.arange(n_layers) - 2 * n_layers / 3) / max(1.0, n_layers / 8)) ** 2)
+    growth = np.array(steps) / max(1, steps[-1])
+
+    def small(width: int) -> np.ndarray:
+        return rng.uniform(0.001, 0.03, (s, n_layers, n, width)).astype(np.float32)
+
+    words, answers = small(3), small(10) / 2
+    planted = (peak * growth[:, None, None] * bump[None, :, None]) * rng.uniform(0.8, 1.0, (s, n_layers, n))
+    np.put_along_axis(
+        words, np.broadcast_to(own[None, None, :, None], (s, n_layers, n, 1)), 0.02 + planted[..., None], 3
+    )
+    own_answer = np.array([int(p.answer[0]) for p in read])
+    rising = np.linspace(0, 1, n_layers)[None, :, None] ** 4 * growth[:, None, None] * 0.7
+    shown = np.take_along_axis(answers, own_answer[None, None, :, None], 3)[..., 0] + rising
+    np.put_along_axis(
+        answers, np.broadcast_to(own_answer[None, None, :, None], (s, n_layers, n, 1)), shown[..., None], 3
+    )
+    top = rng.uniform(0.2, 0.9, (s, n_layers, n, 5)).astype(np.float32)
+    return Readings(
+        arm=arm,
+        seed=seed,
+        steps=steps,
+        prompts=read,
+        classes=OPERATIONS,
+        words=np.log(words).astype(np.float32),
+        glyphs=np.log(small(3)).astype(np.float32),
+        random_words=np.log(small(6)).astype(np.float32),
+        answers=np.log(answers).astype(np.float32),
+        answer_ids=np.arange(10),
+        own_answer=own_answer,
+        top_ids=rng.integers(0, len(VOCABULARY), (s, n_layers, n, 5)),
+        top_log_probs=np.log(-np.sort(-top, axis=3)).astype(np.float32),
+        entropy=rng.uniform(0, 8, (s, n_layers, n)).astype(np.float32),
+        kl=rng.uniform(0, 5, (s, n_layers, n)).astype(np.float32),
+        correct=rng.uniform(size=(s, n)) < 0.5,
+        hidden=rng.normal(size=(n_layers, n, 4)).astype(np.float32),
+        token_sets={"words": {op: (i, 10 + i) for i, op in enumerate(OPERATIONS)}},
+    )
+
+
+def study(seeds: int = 2, **settings: object) -> Study:
+    return Study(
+        tuple(
+            run(arm, seed, **settings) for arm in ("sft", "shuffled", "dual_reward") for seed in range(seeds)
+        )  # type: ignore[arg-type]
+    )
+
+
+def verdicts() -> list[Verdict]:
+    """One of every outcome, with and without numbers, a control, and a hostile claim."""
+    common = {"style": "symbolic", "family": "words", "band": "intermediate", "statistic": "own-class mass"}
+    made = [
+        Verdict("B1", op, "no operation-word classifier at any intermediate layer of the base model", "supported",
+                "The upper end 0.045 is below 0.10 at the best layer.", "base", **common,
+                estimate=0.021, low=0.012, high=0.045, threshold=0.1, p=0.4, p_adjusted=1.0, layer=3, step=0,
+                n_prompts=90, n_seeds=1)
+        for op in OPERATIONS
+    ]  # fmt: skip
+    made += [
+        Verdict("E2", op, "an operation-word classifier emerges at some intermediate layer", outcome,  # type: ignore[arg-type]
+                "Mass 0.52 at L4 exceeds 0.10.", "sft", **common, estimate=est, low=low, high=high,
+                threshold=0.1, baseline=0.02, p=0.0005, p_adjusted=0.004, layer=4, step=100, onset=(0, 50),
+                n_prompts=90, n_seeds=2, token_ids=(1, 0),
+                details={"mass_by_layer": [0.01, 0.02, 0.1, 0.4, 0.52, 0.3]})
+        for op, outcome, est, low, high in (
+            ("add", "supported", 0.523, 0.481, 0.56),
+            ("subtract", "falsified", 0.061, 0.04, 0.082),
+            ("multiply", "inconclusive", 0.11, 0.07, 0.15),
+        )
+    ]  # fmt: skip
+    made.append(Verdict("E3", "add", "strength grows with the training steps", "supported", "Trend 0.1 per 100 steps.",
+                        "sft", "symbolic", "words", "intermediate", "trend per 100 steps", 0.101, 0.09, 0.12, 0.0,
+                        layer=4, step=100))  # fmt: skip
+    made.append(Verdict("C1", "add", f"shuffled answers: no classifier {HOSTILE}", "inconclusive",
+                        "Only one seed was trained.", "shuffled", "symbolic", "answers", "intermediate",
+                        "own-answer mass", control=True))  # fmt: skip
+    return made
+
+
+def train_logs(seeds: int = 2) -> dict[str, list[dict[str, float]]]:
+    return {
+        f"{arm}/{seed}": [
+            {
+                "step": s,
+                "train_loss": 3.0 - s / 50,
+                "valid_loss": 3.1 - s / 60,
+                "valid_accuracy": s / 150,
+                "seconds": s / 2,
+            }
+            for s in (0, 50, 100)
+        ]
+        for arm in ("sft", "shuffled", "dual_reward")
+        for seed in range(seeds)
+    }
