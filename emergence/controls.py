@@ -1,8 +1,8 @@
 """Controls of the instrument itself, run on the real model before anything is trained.
 
-A classifier of known place and strength is planted in the residual stream; a lens that does not find it there,
-or finds it anywhere else, reads nothing that can be trusted. The controls that need runs (shuffled answers,
-random words, step 0) are predictions of their own.
+A classifier of known place and strength is planted in the residual stream; a lens that does not find it
+there, or finds it anywhere else, reads nothing that can be trusted. The controls that need runs (shuffled
+answers, random words) are predictions of their own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def before_training(model: Any, lens: LogitLens, plan: Plan) -> tuple[Control, .
 
 
 def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
-    """Plant each class's word at the middle block, and demand that the lens find it there and nowhere else."""
+    """Plant each class's word at the middle block: the lens must find it there and nowhere else."""
     name = "planted classifier"
     layer = lens.n_layers // 2
     if layer + 1 >= lens.n_layers:
@@ -71,13 +71,13 @@ def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
         at_layer.append(after[layer].min())
         elsewhere.append(np.abs(np.delete(after - before, layer, axis=0)).max())
     low, leak = float(min(at_layer)), float(max(elsewhere))
-    reason = f"mass at L{layer} at least {low:.3f} (must exceed {FOUND}), change elsewhere at most {leak:.1e} (below {LEAK})"
+    reason = f"mass at L{layer} >= {low:.3f} (> {FOUND}), change elsewhere <= {leak:.1e} (< {LEAK})"
     return Control(name, low > FOUND and leak < LEAK, reason)
 
 
 @contextmanager
 def planted(model: Any, layer: int, direction: mx.array) -> Iterator[None]:
-    """Add `direction` (a unit vector, [hidden]) to the stream after block `layer`; the next block never sees it."""
+    """Add `direction` (unit, [hidden]) to the stream after block `layer`; the next block never sees it."""
     blocks = model.layers
     added: list[mx.array] = []
 

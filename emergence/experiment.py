@@ -7,12 +7,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +18,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import blas, config, controls, models, reader, report, tasks, tokens, training, verdicts
-from .errors import UsageError
+from . import blas, config, controls, findings, models, reader, report, tasks, tokens, training, verdicts
 from .lens import LogitLens
 from .progress import SILENT, Progress
-from .readings import Prompt, Study
+from .readings import Prompt, Readings, Study
 from .store import Entry, Store
 from .verdicts import Prediction, Verdict
 
 RANDOM_SETS = 20
 """Random word sets of control C2."""
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A model and a lens that has proven itself on it."""
+
+    source: models.Source
+    model: Any
+    tokenizer: Any
+    lens: LogitLens
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm, one seed: where its checkpoints and readings are."""
+    """One arm, one seed, trained: its entry in the store."""
 
     arm: str
     seed: int
     entry: Entry
-    readings: Entry
 
     @property
     def checkpoints(self) -> dict[int, Path]:
@@ -65,41 +71,69 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """`train.jsonl`: a row per checkpoint with loss and accuracy."""
-        lines = (self.entry.path / "train.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in (self.entry.path / "train.jsonl").read_text().splitlines()]
 
 
-def prepare(experiment: config.Experiment, predictions: Sequence[Prediction], store: Store) -> Setting:
-    """Model, data, tokens and lens, each proven before anything is trained.
+def run(
+    experiment: config.Experiment,
+    predictions: Sequence[Prediction],
+    store: Store,
+    progress: Progress = SILENT,
+) -> list[Verdict]:
+    """The whole of it, in order."""
+    instrument = load(experiment, store)
+    setting = prepare(experiment, predictions, instrument, store)
+    runs = train_all(setting, progress)
+    study = read(setting, runs, progress)
+    judged = judge(setting, predictions, study)
+    publish(setting, predictions, runs, study, judged)
+    return judged
+
+
+def load(experiment: config.Experiment, store: Store) -> Instrument:
+    """The model, and a lens on it.
+
+    Raises
+    ------
+    NotMeasurable
+        The model cannot be had, or the lens refuses its architecture.
+    """
+    source = models.resolve(experiment.model, store)
+    model, tokenizer = models.load(experiment.model, store=store)
+    return Instrument(source, model, tokenizer, LogitLens(model))
+
+
+def prepare(
+    experiment: config.Experiment, predictions: Sequence[Prediction], instrument: Instrument, store: Store
+) -> Setting:
+    """Data, tokens and lens, each proven before anything is trained.
 
     Raises
     ------
     UsageError
-        The predictions, vocabulary or prompts do not fit the config.
-    NotMeasurable
-        The model cannot be had, or the lens refuses its architecture.
+        The predictions, vocabulary or prompts do not fit the config or the tokenizer.
     BrokenExperiment
         A control that needs no training has failed.
     """
     verdicts.check(predictions, experiment)
-    source = models.resolve(experiment.model, store)
-    model, tokenizer = models.load(experiment.model, store=store)
+    model, tokenizer, lens = instrument.model, instrument.tokenizer, instrument.lens
     vocabulary = tokens.audit(tokenizer, experiment.vocabulary)
     shown = _shown(experiment)
-    splits = tasks.generate(experiment.task, exclude=[tasks.parse(p.prompt) for p in experiment.test_prompts])
-    plan = reader.plan(
-        tokenizer,
-        vocabulary,
-        splits.test,
-        shown,
-        experiment.task.read_styles,
-        tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed),
-        experiment.task.seed,
-    )
-    lens = LogitLens(model)
+    splits = tasks.generate(experiment.task, exclude=[tasks.parse(p.text) for p in shown])
+    random_words = tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed)
+    styles = experiment.task.read_styles
+    plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
     proven = controls.before_training(model, lens, plan)
-    return Setting(experiment, store, source, model, tokenizer, lens, vocabulary, splits, plan, proven)
+    return Setting(
+        experiment, store, instrument.source, model, tokenizer, lens, vocabulary, splits, plan, proven
+    )
+
+
+def train_all(setting: Setting, progress: Progress = SILENT) -> list[Run]:
+    """Every arm × seed of the config."""
+    pairs = [(arm, seed) for arm in setting.config.arms for seed in arm.seeds]
+    return [Run(arm.name, seed, train(setting, arm, seed, progress)) for arm, seed in pairs]
 
 
 def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SILENT) -> Entry:
@@ -131,32 +165,65 @@ def run_spec(setting: Setting, arm: config.Arm, seed: int) -> dict[str, Any]:
     }
 
 
-def read(setting: Setting, trained: Sequence[tuple[str, int, Entry]], progress: Progress = SILENT) -> tuple[list[Run], Study]:
-    """Every layer of every checkpoint of every run."""
-    spec = {"plan": setting.plan.spec(), "code": _code("lens", "reader", "cpu"), **environment()}
+def read(setting: Setting, runs: Sequence[Run], progress: Progress = SILENT) -> Study:
+    """Every layer of every checkpoint of every run; the base model once."""
+    spec = {"plan": setting.plan.spec(), "code": _code("lens", "readout", "reader", "cpu"), **environment()}
     base = setting.store.get_or_build(
         "base",
         spec | {"model": setting.source.hash},
         lambda folder: reader.read_base(setting.lens, setting.plan, folder, progress),
     )
     arrays = reader.load_base(base.path)
-    runs, readings = [], []
-    for arm, seed, entry in trained:
-        checkpoints = {int(p.name): p for p in sorted((entry.path / "checkpoints").iterdir())}
-        label = f"{arm} seed {seed}"
+    return Study(tuple(_read_run(setting, run, spec, arrays, progress) for run in runs))
 
-        def build(folder: Path, checkpoints=checkpoints, label=label) -> None:  # type: ignore[no-untyped-def]
-            reader.read_run(setting.model, setting.lens, setting.plan, checkpoints, folder, label, progress)
 
-        kept = setting.store.get_or_build("readings", spec, build, parent=entry)
-        runs.append(Run(arm, seed, entry, kept))
-        readings.append(reader.assemble(arm, seed, setting.plan, arrays, kept.path))
-    return runs, Study(tuple(readings))
+def _read_run(setting: Setting, run: Run, spec: Any, base: Any, progress: Progress) -> Readings:
+    def build(folder: Path) -> None:
+        label = f"{run.arm} seed {run.seed}"
+        reader.read_run(setting.model, setting.lens, setting.plan, run.checkpoints, folder, label, progress)
+
+    kept = setting.store.get_or_build("readings", spec, build, parent=run.entry)
+    return reader.assemble(run.arm, run.seed, setting.plan, base, kept.path)
 
 
 def judge(setting: Setting, predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
     """One verdict per prediction and operation; a failed control is `BrokenExperiment`."""
     return verdicts.judge(predictions, study)
+
+
+def publish(
+    setting: Setting,
+    predictions: Sequence[Prediction],
+    runs: Sequence[Run],
+    study: Study,
+    judged: Sequence[Verdict],
+) -> Path:
+    """Write the report, the verdicts and the tidy readings; return the path of the page."""
+    folder = setting.store.folder("experiments", setting.config.name)
+    logs = {(run.arm, run.seed): run.log for run in runs}
+    return report.write(folder, setting.config, study, judged, provenance(setting, predictions, runs), logs)
+
+
+def record(
+    folder: Path, setting: Setting, predictions: Sequence[Prediction], judged: Sequence[Verdict]
+) -> None:
+    """Write the verdicts down in the experiment's `findings.json` and `FINDINGS.md`."""
+    findings.record(folder, setting.config, predictions, judged)
+
+
+def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:
+    """Where every number came from: model, data, runs, versions, device."""
+    return {
+        "model": {
+            "name": setting.source.name,
+            "revision": setting.source.revision,
+            "hash": setting.source.hash,
+        },
+        "config": setting.config.hash,
+        "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
+        "controls": {c.name: c.reason for c in setting.controls},
+        **environment(),
+    }
 
 
 def environment() -> dict[str, Any]:

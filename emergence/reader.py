@@ -56,7 +56,7 @@ def plan(
 ) -> Plan:
     """Prompts of all styles with their halves, and every id that is looked at.
 
-    A problem is in the same half in every style, so that a layer is never chosen on a problem it is judged on.
+    A problem is in the same half in every style: no layer is chosen on a problem that it is judged on.
     """
     half = _halves(test, seed)
     prompts = [
@@ -124,12 +124,13 @@ def read(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
     return parts
 
 
-def read_base(lens: LogitLens, plan: Plan, folder: Path) -> dict[str, np.ndarray]:
+def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
     """The base model's arrays, and its residual streams at each prompt's last token, kept in `folder`."""
-    arrays = read(lens, plan)
-    arrays["hidden"] = np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
-    _save(folder / "base.npz", arrays)
-    return arrays
+    with progress.task("read base model", 1, "checkpoint") as task:
+        arrays = read(lens, plan)
+        arrays["hidden"] = np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
+        _save(folder / "base.npz", arrays)
+        task.advance()
 
 
 def read_run(
@@ -160,8 +161,8 @@ def _check_step_zero(model: Any, lens: LogitLens, plan: Plan, checkpoint: Path) 
         at_zero = np.asarray(lens.logits(few))
     if not np.array_equal(before, at_zero):
         raise BrokenExperiment(
-            f"{checkpoint}: step 0 differs from the base model by up to {np.abs(before - at_zero).max():.3g} in "
-            "logits; the adapter was not written at the start of training"
+            f"{checkpoint}: step 0 differs from the base model by up to "
+            f"{np.abs(before - at_zero).max():.3g} in logits; it is not the start of training"
         )
 
 

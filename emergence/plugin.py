@@ -1,0 +1,318 @@
+"""pytest glue: options, fixtures in pipeline order, outcomes, summary. The only module that imports pytest.
+
+A test that asks for the fixture `experiment`, or for one that follows from it, belongs to the experiment
+whose `config.yaml` lies beside it. A repository that uses none of them notices nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .errors import EmergenceError, NotMeasurable
+
+VERDICT = "verdict"
+_REPORT = pytest.StashKey[dict[str, Any]]()
+
+
+class Inconclusive(pytest.skip.Exception):  # type: ignore[misc]
+    """The evidence decides nothing: an outcome of its own, `?`, neither a pass nor a failure."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the main job."""
+    group = parser.getgroup("emergence", "emergence: claims about training, tested")
+    add = group.addoption
+    add("--model", metavar="NAME", help="embedded name, hub id or folder; default: the config's")
+    add("--config", metavar="FILE", type=Path, help="another config.yaml for the experiment")
+    add(
+        "--store",
+        metavar="DIR",
+        type=Path,
+        default=Path(".emergence"),
+        help="where runs are kept [.emergence]",
+    )
+    add("--steps", metavar="N[,N...]", help="the last step, or all checkpoint steps, of every arm")
+    add("--seeds", metavar="N", type=int, help="number of seeds: 0 to N-1")
+    add(
+        "--param",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="one config value: training.lora.rank=8",
+    )
+    add("--strict-verdicts", action="store_true", help="an inconclusive verdict fails")
+    add("--record-findings", action="store_true", help="write this run's verdicts down in findings.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks, for `--strict-markers`."""
+    config.addinivalue_line("markers", "slow: trains a real model; the main job")
+    config.addinivalue_line("markers", "prediction(id): the line of predictions.py that the test asserts")
+    config.stash[_REPORT] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per operation for each prediction; the experiment is the folder's own."""
+    if "folder" not in metafunc.fixturenames:
+        return
+    folder = Path(metafunc.definition.path).parent
+    metafunc.parametrize("folder", [folder], indirect=True, scope="session", ids=[folder.name])
+    if VERDICT in metafunc.fixturenames:
+        with _usage():
+            operations = _experiment(metafunc.config, folder).task.operations
+        metafunc.parametrize("operation", operations)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is written down as falsified is xfail(strict): the day that changes, the suite is red."""
+    for item in items:
+        if not (mark := item.get_closest_marker("prediction")) or not isinstance(item, pytest.Function):
+            continue
+        folder = Path(item.path).parent
+        with _usage():
+            known = _known(config, folder)
+        operation = item.callspec.params["operation"]
+        if reason := known.get((mark.args[0], operation)):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """The header of the main job, only where it runs."""
+    folders = dict.fromkeys(Path(i.path).parent for i in items if "folder" in getattr(i, "fixturenames", ()))
+    if not folders:
+        return []
+    import mlx.core as mx
+
+    from . import blas
+
+    lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {config.getoption('store')}"]
+    for folder in folders:
+        with _usage():
+            experiment = _experiment(config, folder)
+        arms = ", ".join(f"{a.name} × {len(a.seeds)} to step {a.max_steps}" for a in experiment.arms)
+        lines.append(f"{experiment.name}: model {experiment.model}, config {experiment.hash}; {arms}")
+        lines += experiment.notices
+    return lines
+
+
+# Fixtures, in pipeline order
+
+
+@pytest.fixture(scope="session")
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The experiment's folder: the one that the test file lies in."""
+    return Path(request.param)
+
+
+@pytest.fixture(scope="session")
+def experiment(folder: Path, pytestconfig: pytest.Config) -> Any:
+    """The folder's `config.yaml`, with the options applied: a `config.Experiment`."""
+    with _readable():
+        return _experiment(pytestconfig, folder)
+
+
+@pytest.fixture(scope="session")
+def predictions(folder: Path) -> Any:
+    """The pre-registered table of the experiment: a tuple of `verdicts.Prediction`."""
+    with _readable():
+        return _predictions(folder)
+
+
+@pytest.fixture(scope="session")
+def store(pytestconfig: pytest.Config) -> Any:
+    """Where runs are kept: a `store.Store`."""
+    from .store import Store
+
+    with _readable():
+        return Store(pytestconfig.getoption("store"))
+
+
+@pytest.fixture(scope="session")
+def progress(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Bars on a terminal, lines elsewhere, nothing under `-q`."""
+    from .progress import for_pytest
+
+    with for_pytest(pytestconfig) as shown:
+        yield shown
+
+
+@pytest.fixture(scope="session")
+def instrument(experiment: Any, store: Any) -> Any:
+    """Model, tokenizer and a lens that has proven itself on them: an `experiment.Instrument`."""
+    from . import experiment as stages
+
+    with _readable():
+        return stages.load(experiment, store)
+
+
+@pytest.fixture(scope="session")
+def model(instrument: Any) -> Any:
+    """The base model, an `mlx.nn.Module`."""
+    return instrument.model
+
+
+@pytest.fixture(scope="session")
+def tokenizer(instrument: Any) -> Any:
+    """The model's tokenizer, as `mlx_lm.load` gives it."""
+    return instrument.tokenizer
+
+
+@pytest.fixture(scope="session")
+def lens(instrument: Any) -> Any:
+    """A `LogitLens` on the base model."""
+    return instrument.lens
+
+
+@pytest.fixture(scope="session")
+def setting(experiment: Any, predictions: Any, instrument: Any, store: Any) -> Any:
+    """Data, tokens, controls: everything that is fixed before the first training step."""
+    from . import experiment as stages
+
+    with _readable():
+        return stages.prepare(experiment, predictions, instrument, store)
+
+
+@pytest.fixture(scope="session")
+def runs(setting: Any, progress: Any) -> Any:
+    """Every arm × seed, trained or taken from the store."""
+    from . import experiment as stages
+
+    with _readable():
+        return stages.train_all(setting, progress)
+
+
+@pytest.fixture(scope="session")
+def study(setting: Any, runs: Any, progress: Any) -> Any:
+    """The readings of every layer of every checkpoint of every run: a `readings.Study`."""
+    from . import experiment as stages
+
+    with _readable():
+        return stages.read(setting, runs, progress)
+
+
+@pytest.fixture(scope="session")
+def verdicts(
+    folder: Path, setting: Any, predictions: Any, runs: Any, study: Any, pytestconfig: pytest.Config
+) -> dict[tuple[str, str], Any]:
+    """All verdicts by (prediction, operation); the report is written with them."""
+    from . import experiment as stages
+
+    with _readable():
+        judged = stages.judge(setting, predictions, study)
+        page = stages.publish(setting, predictions, runs, study, judged)
+        if pytestconfig.getoption("record_findings"):
+            stages.record(folder, setting, predictions, judged)
+    pytestconfig.stash[_REPORT][setting.config.name] = (setting, study, judged, page)
+    return {(v.prediction, v.operation): v for v in judged}
+
+
+@pytest.fixture
+def verdict(
+    request: pytest.FixtureRequest,
+    operation: str,
+    verdicts: Mapping[tuple[str, str], Any],
+    record_property: Callable[[str, object], None],
+) -> Any:
+    """The verdict that the test asserts. Inconclusive is an outcome of its own and ends the test here."""
+    mark = request.node.get_closest_marker("prediction")
+    found = verdicts[mark.args[0], operation]
+    shown = {k: v for k, v in dataclasses.asdict(found).items() if k != "details"}
+    record_property(VERDICT, json.dumps(shown))
+    if found.outcome == "inconclusive" and not request.config.getoption("strict_verdicts"):
+        raise Inconclusive(found.reason)
+    return found
+
+
+# Outcomes and summary
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Tell an inconclusive verdict from a skip."""
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
+        report.inconclusive = True
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """`?` for inconclusive."""
+    if getattr(report, "inconclusive", False):
+        return "inconclusive", "?", "INCONCLUSIVE"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The verdict table, the strength by layer and step, and where the report is."""
+    for name, (setting, study, judged, page) in config.stash[_REPORT].items():
+        from . import tables
+
+        terminalreporter.section(name)
+        for line in tables.summary(judged, study, setting.config):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"report: {page}")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An error that a person can act on is one line, not a traceback."""
+    try:
+        yield
+    except NotMeasurable as error:
+        pytest.skip(str(error))
+    except EmergenceError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    try:
+        yield
+    except EmergenceError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _experiment(config: pytest.Config, folder: Path) -> Any:
+    option = config.getoption
+    return _load(
+        option("config") or folder / "config.yaml",
+        option("model"),
+        option("steps"),
+        option("seeds"),
+        tuple(option("param")),
+    )
+
+
+@functools.cache
+def _load(
+    path: Path, model: str | None, steps: str | None, seeds: int | None, params: tuple[str, ...]
+) -> Any:
+    from . import config
+
+    overrides = dict(config.parse_override(p) for p in params)
+    if model:
+        overrides["model"] = model
+    loaded = config.load(path, overrides)
+    return config.narrowed(loaded, steps, seeds)
+
+
+@functools.cache
+def _predictions(folder: Path) -> Any:
+    from . import verdicts
+
+    return verdicts.load_predictions(folder / "predictions.py")
+
+
+def _known(config: pytest.Config, folder: Path) -> dict[tuple[str, str], str]:
+    """What findings.json says is falsified under these settings, with the reason."""
+    from . import findings
+
+    return findings.falsified(folder, _experiment(config, folder))
