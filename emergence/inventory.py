@@ -1,0 +1,93 @@
+"""What a store holds, under `store`: one `Item` for each entry, half-built entry and damaged entry.
+
+In: the root of a store. Out: items with size, age and what uses them. Reads only; hashes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import sealing
+from .errors import UsageError
+
+PARTIAL = ".partial"
+CORRUPT = ".corrupt-"
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of `emergence store`: an entry, or what is left of one."""
+
+    kind: str
+    key: str
+    path: Path
+    state: str
+    """`complete`, `partial` (a build was stopped; it goes on from there) or `corrupt` (was moved aside)."""
+    size: int
+    """Bytes on disk, nested entries included."""
+    created: datetime
+    """When it was sealed; else when it last changed."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    used_by: tuple[str, ...] = ()
+    """Nested entries as `kind/key`, and files under `experiments/` that name the key."""
+
+
+def _results(root: Path) -> dict[str, bytes]:
+    """Texts under `experiments/`, which name the runs that they rest on."""
+    texts = {}
+    for path in sorted(root.glob("experiments/**/*.json")):
+        with suppress(OSError):
+            texts[path.relative_to(root).as_posix()] = path.read_bytes()
+    return texts
+
+
+def _items(place: Path, results: Mapping[str, bytes]) -> Iterator[Item]:
+    for path in sorted(place.glob("*/*")):
+        name = path.name.removesuffix(PARTIAL)
+        corrupt = path.name.startswith(CORRUPT)
+        key = path.name.removeprefix(CORRUPT)[:16] if corrupt else name
+        if not path.is_dir() or path.is_symlink() or not _KEY.fullmatch(key):
+            continue
+        nested = list(_items(path, results)) if path.name == key else []
+        yield _item(
+            path,
+            key,
+            "corrupt" if corrupt else "complete" if name == path.name else "partial",
+            nested,
+            results,
+        )
+        yield from nested
+
+
+def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping[str, bytes]) -> Item:
+    manifest: dict[str, Any] = {}
+    with suppress(sealing.Damaged, UsageError):
+        manifest = sealing.read(path)
+    if state == "complete" and not manifest:
+        state = "corrupt"
+    found = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+    changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
+    used = [f"{i.kind}/{i.key}" for i in nested if i.path.parent.parent == path and i.state == "complete"]
+    used += [name for name, text in results.items() if key.encode() in text]
+    return Item(
+        kind=path.parent.name,
+        key=key,
+        path=path,
+        state=state,
+        size=sum(p.stat().st_size for p in found),
+        created=datetime.fromisoformat(manifest.get("created", changed)),
+        spec=manifest.get("spec", {}),
+        used_by=tuple(used),
+    )
+
+
+def items(root: Path) -> list[Item]:
+    """Everything under `root`, nested entries included, oldest first."""
+    return sorted(_items(root, _results(root)), key=lambda item: (item.created, item.key))
