@@ -1,0 +1,122 @@
+"""Statistics of next-token distributions, a block of logits at a time. Second half of the lens.
+
+In: logits of consecutive layers at one place. Out: what is kept of each: log-mass of token sets, log-probabilities and ranks
+of tokens, top-k, entropy, KL. Two implementations of the same formulas: NumPy for the CPU device (its exp is 30 times
+MLX's there, and it reads MLX's memory without a copy), lazy MLX for a GPU.
+nostalgebraist (2020), "interpreting GPT: the logit lens".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Float, Int
+
+_FLOOR = -1e30
+"""Stands for a logit of minus infinity (a masked token), so that 0 * z is 0."""
+
+Rows = dict[str, Any]
+"""By field, arrays `[layer, ...]`: log_mass [set], log_probs and ranks [token], top_ids and top_log_probs [k], entropy, kl,
+kl_previous; all but the ids and ranks in nats."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to keep of each distribution."""
+
+    vocab: int
+    """Ids from here on are padding of the head, not part of the distribution."""
+    sets: tuple[Int[np.ndarray, " id"], ...] = ()
+    tokens: Int[np.ndarray, " token"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    top_k: int = 5
+
+
+class Kept(NamedTuple):
+    """What KL needs of another layer: log-probabilities up to a constant, that constant, and the entropy."""
+
+    shifted: Any
+    log_sum: Any
+    entropy: Any
+
+
+def rows(
+    logits: Float[np.ndarray, "layer vocab"],
+    wanted: Wanted,
+    before: Int[np.ndarray, " layer"],
+    output: Kept | None = None,
+    carried: Kept | None = None,
+) -> tuple[Rows, Kept, list[Kept]]:
+    """Statistics of some layers at one place, in float32 NumPy.
+
+    `before[i]` is the row holding layer i's previous layer, -1 for `carried` (absent: its `kl_previous` is NaN).
+    `output` is the output layer (None: it is the last row). Also returns the output layer and all rows as `Kept`.
+
+    With s = z - max z, e = exp s, Z = log sum e and p = e / sum e: log p = s - Z; log-mass = log sum p[set];
+    entropy = Z - sum p s; KL(output || layer) = Z - sum p_output s - H_output; KL(layer || previous) likewise;
+    rank = number of tokens with a strictly larger logit. Adding a constant to z changes none of them.
+    """
+    z = logits[:, : wanted.vocab]
+    out = _top(z, wanted.top_k)
+    s = z - out.pop("max")
+    e = np.exp(s)
+    total = e.sum(-1)
+    mean = np.einsum("lv,lv->l", e, s) / total
+    if np.isnan(mean).any() and not np.isnan(total).any():
+        np.maximum(s, _FLOOR, out=s)
+        mean = np.einsum("lv,lv->l", e, s) / total
+    log_sum = np.log(total)
+    entropy = log_sum - mean
+    kept = [Kept(s[i], log_sum[i], entropy[i]) for i in range(len(s))]
+    output = output or kept[-1]
+    p_output = e[-1] / total[-1] if output is kept[-1] else np.exp(output.shifted - output.log_sum)
+    out["top_log_probs"] = np.take_along_axis(s, out["top_ids"], -1) - log_sum[:, None]
+    out["log_mass"] = _masses(s, wanted) - log_sum[:, None]
+    at = s[:, wanted.tokens]
+    out["log_probs"] = at - log_sum[:, None]
+    out["ranks"] = np.stack([(s > a[:, None]).sum(-1) for a in at.T], -1) if at.size else np.zeros(at.shape, np.int64)
+    out["entropy"] = np.maximum(entropy, 0)
+    out["kl"] = np.maximum(log_sum - s @ p_output - output.entropy, 0)
+    out["kl_previous"] = np.full(len(s), np.nan, np.float32)
+    for i, j in enumerate(before):
+        last = kept[j] if j >= 0 else carried
+        if last is not None:
+            cross = np.dot(e[i], last.shifted) / total[i]
+            out["kl_previous"][i] = max(last.log_sum - cross - entropy[i], 0)
+    return out, output, kept
+
+
+def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:
+    """Logsumexp over each set, relative to its own largest member: a set of tiny probabilities does not underflow."""
+    found = np.empty((len(s), len(wanted.sets)), np.float32)
+    for i, ids in enumerate(wanted.sets):
+        part = s[:, ids]
+        top = part.max(-1)
+        found[:, i] = top + np.log(np.exp(part - top[:, None]).sum(-1))
+    return found
+
+
+def _top(z: np.ndarray, k: int, groups: int = 64) -> dict[str, np.ndarray]:
+    """The k largest of each row, largest first, ties by id; and the largest as `max [layer, 1]`.
+
+    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of the k largest.
+    """
+    n_layers, vocab = z.shape
+    width = vocab // groups
+    if width <= k:
+        order = np.argsort(-z, -1, kind="stable")[:, :k]
+        return {"top_ids": order, "max": z.max(-1, keepdims=True)}
+    head = z[:, : width * groups].reshape(n_layers, groups, width)
+    maxima = head.max(1)
+    best = np.argpartition(-maxima, k - 1, -1)[:, :k]
+    ids = (best[:, None, :] + width * np.arange(groups)[:, None]).reshape(n_layers, -1)
+    rest = np.broadcast_to(np.arange(width * groups, vocab), (n_layers, vocab - width * groups))
+    ids = np.sort(np.concatenate([ids, rest], -1), -1)
+    values = np.take_along_axis(z, ids, -1)
+    order = np.argsort(-values, -1, kind="stable")[:, :k]
+    return {
+        "top_ids": np.take_along_axis(ids, order, -1),
+        "max": np.take_along_axis(values, order[:, :1], -1),
+    }
