@@ -1,8 +1,8 @@
 """Models stage: what is in a model folder, looked at before anything of it is used.
 
-In: a folder that may come from anywhere. Out: its content hash, or one line saying why it is refused. Nothing is
-executed and no weight is trusted: code (`model_file`, `auto_map`) and pickles are refused by name, truncated and
-missing shards are found from the safetensors headers.
+In: a folder that may come from anywhere. Out: its content hash, or one line saying why it is refused. Nothing
+is executed and no weight is trusted: code (`model_file`, `auto_map`) and pickles are refused by name;
+truncated and missing shards are found from the safetensors headers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def check(folder: Path) -> dict[str, Any]:
     for shard in shards:
         _check_header(shard)
     if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"\w[\w.-]*", config["model_type"]):
-        raise BrokenExperiment(f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not a name")
+        raise BrokenExperiment(
+            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not a name"
+        )
     return config
 
 
@@ -54,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise BrokenExperiment(f"{path.parent} holds no {path.name}; is it a model folder?") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BrokenExperiment(f"{path} cannot be read: {_line(error)}") from None
+        raise BrokenExperiment(f"{path} cannot be read: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise BrokenExperiment(f"{path} holds {type(content).__name__}, not an object")
     return content
@@ -63,6 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def content_hash(folder: Path) -> str:
     """SHA-256 (hex) over names and contents of the files that decide what the model computes and reads."""
     files = {path.name: path for pattern in PATTERNS for path in folder.glob(pattern)}
+    files.pop("manifest.json", None)  # the store's own note, with a date
     whole = hashlib.sha256()
     for name, path in sorted(files.items()):
         state = path.stat()
@@ -97,8 +100,8 @@ def _refuse_pickles(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if names:
         raise NotMeasurable(
-            f"{folder} holds its weights as pickles ({', '.join(names[:3])}), which can run code and are never "
-            "loaded; use a conversion to safetensors"
+            f"{folder} holds its weights as pickles ({', '.join(names[:3])}), which can run code and are "
+            "never loaded; use a conversion to safetensors"
         )
 
 
@@ -113,7 +116,9 @@ def _all_shards(folder: Path, shards: list[Path]) -> None:
     for shard in shards:
         if numbers := re.fullmatch(r"(model.*)-(\d+)-of-(\d+)\.safetensors", shard.name):
             stem, width, count = numbers[1], len(numbers[2]), int(numbers[3])
-            wanted |= {f"{stem}-{i:0{width}d}-of-{numbers[3]}.safetensors" for i in range(1, min(count, 9999) + 1)}
+            wanted |= {
+                f"{stem}-{i:0{width}d}-of-{numbers[3]}.safetensors" for i in range(1, min(count, 9999) + 1)
+            }
     missing = sorted(wanted - {shard.name for shard in shards})
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -137,14 +142,14 @@ def _check_header(path: Path) -> None:
         if [start for start, _ in spans] != ends[:-1]:
             raise ValueError("its tensors overlap or leave gaps")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BrokenExperiment(f"{path} is not a readable safetensors file: {_line(error)}") from None
+        raise BrokenExperiment(f"{path} is not a readable safetensors file: {first_line(error)}") from None
     if ends[-1] != size - 8 - length:
         raise BrokenExperiment(
             f"{path} is truncated or padded: {size} bytes, its header promises {8 + length + ends[-1]}"
         )
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an exception's message, for a one-line error."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 

