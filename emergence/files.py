@@ -58,7 +58,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def size_text(n_bytes: float) -> str:
+def size_text(n_bytes: int | float) -> str:
     """`1536` to `1.5 kB`: powers of 1000, as `df -H` and shops count."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:

@@ -20,7 +20,7 @@ from .files import explained
 _RETRY_S, _REMIND_S = 0.1, 60.0
 
 
-def _age(seconds: float) -> str:
+def _age(seconds: int | float) -> str:
     # A clock that was set back must not show a negative age.
     seconds = max(0.0, seconds)
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -168,7 +168,8 @@ class Store:
     def verify(self, item: Entry | Item) -> str | None:
         """Hash every file now, whatever was checked before; return what is wrong, or None."""
         try:
-            sealing.check(item.path, sealing.read(item.path))
+            with files.explained(item.path):
+                sealing.check(item.path, sealing.read(item.path))
         except Damaged as damage:
             return str(damage)
         return None
@@ -179,7 +180,8 @@ class Store:
 
     def remove(self, item: Entry | Item) -> None:
         """Remove an entry with all that is nested in it; waits while somebody builds it."""
-        if self.root.absolute() not in item.path.absolute().parents:
+        # abspath takes out `..`, which would lead out of the store again
+        if Path(os.path.abspath(self.root)) not in Path(os.path.abspath(item.path)).parents:
             raise UsageError(f"{item.path}: is not in the store {self.root}")
         with (
             files.explained(item.path),
@@ -251,15 +253,17 @@ class Store:
         parent: Entry | None,
     ) -> Entry:
         workdir = path.with_name(path.name + PARTIAL)
-        with files.explained(workdir):
-            if not self._sealed(workdir):
+        if not self._sealed(workdir):
+            with files.explained(workdir):
                 workdir.mkdir(exist_ok=True)
                 files.sweep(workdir)
-                with files.explained(workdir, disk_only=True):
-                    info = dict(build(workdir) or {})
+            with files.explained(workdir, disk_only=True):
+                info = dict(build(workdir) or {})
+            with files.explained(workdir):
                 files.sweep(workdir)
                 content = {"kind": kind, "spec": spec, "info": info, "parent": parent and parent.key}
                 sealing.seal(workdir, content)
+        with files.explained(path):
             os.rename(workdir, path)
             files.sync(path.parent)
         entry = self._open(path, kind, spec, parent)
@@ -271,7 +275,8 @@ class Store:
         if not os.path.lexists(workdir / sealing.MANIFEST):
             return False
         try:
-            sealing.check(workdir, sealing.read(workdir))
+            with files.explained(workdir):
+                sealing.check(workdir, sealing.read(workdir))
         except Damaged as damage:
             aside = self._move_aside(workdir)
             self.notice(f"{workdir}: {damage}; moved to {aside.name}, building it again")
