@@ -157,6 +157,18 @@ def distinct(operation: str, low: int, high: int) -> int:
     return n * n if operation == "divide" else n * (n + 1) // 2
 
 
+def shortage(operation: str, low: int, high: int, need: int, exclude: Iterable[Problem] = ()) -> str:
+    """Empty where a range holds `need` distinct problems outside `exclude`; otherwise what is wrong, with the remedy."""
+    inside = {p.key for p in exclude if _inside(p.key, operation, low, high)}
+    free = distinct(operation, low, high) - len(inside)
+    if free >= need:
+        return ""
+    return (
+        f"[{low}, {high}] holds {free} distinct problems, but {need} a class are needed for training, validation and "
+        "test; widen the range or ask for fewer"
+    )
+
+
 def generate(task: Ranges, exclude: Iterable[Problem] = ()) -> Splits:
     """Balanced, seeded splits, classes interleaved; nothing of `exclude` (nor its mirror image) is in any of them.
 
@@ -164,8 +176,12 @@ def generate(task: Ranges, exclude: Iterable[Problem] = ()) -> Splits:
     generator, so that they stay the same when another operation joins. Raises `UsageError` where a range holds too
     few distinct problems.
     """
+    exclude = tuple(exclude)
     banned = {p.key for p in exclude}
     sizes = (task.num_test, task.num_valid, task.num_train)
+    for op in task.operations:
+        if short := shortage(op, *task.operands[op], sum(sizes), exclude):
+            raise UsageError(f"operands.{op}: {short}")
     drawn = [_draw(op, *task.operands[op], sum(sizes), task.seed, banned) for op in task.operations]
     parts, start = [], 0
     for size in sizes:
@@ -213,12 +229,6 @@ def _draw(
     # A string seeds by SHA-512: the same on every platform and not shifted by the other operations.
     rng = random.Random(f"{seed}/{operation}")
     total = distinct(operation, low, high)
-    inside = sum(_inside(key, operation, low, high) for key in banned)
-    if total - inside < need:
-        raise UsageError(
-            f"operands.{operation}: [{low}, {high}] holds {total - inside} distinct problems, but {need} a class are "
-            "needed for training, validation and test; widen the range or ask for fewer"
-        )
     found: dict[tuple[str, int, int], Problem] = {}
     while len(found) < need:
         problem = _unrank(operation, low, high, rng.randrange(total), swap=rng.random() < 0.5)
