@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from emergence import frames
-from emergence.payload import THRESHOLD
-from emergence.readings import Study
+from . import frames
+from .payload import THRESHOLD
+from .readings import Study
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart by the colour-blind; lines also differ in dash."""
@@ -61,7 +61,7 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
 
 def profiles(study: Study, style: str) -> Figure:
     """Mass against depth at the last step, base model dashed, range over seeds, band and threshold drawn."""
-    classes, families = study.runs[0].classes, ("words", "answers")
+    classes, families = study.runs[0].classes, ("words", "answer")
     figure, axes = _figure(len(families), len(classes), 3.2, 2.4)
     depth = (np.arange(study.runs[0].n_layers) + 1) / study.runs[0].n_layers
     for i, family in enumerate(families):
@@ -89,7 +89,7 @@ def profiles(study: Study, style: str) -> Figure:
 
 def growth(study: Study, style: str) -> Figure:
     """Mass over steps at each class's strongest layer of the last step, range over seeds."""
-    arms, families = frames.arms(study), ("words", "answers")
+    arms, families = frames.arms(study), ("words", "answer")
     figure, axes = _figure(len(families), len(arms), 3.2, 2.4)
     for i, family in enumerate(families):
         for j, arm in enumerate(arms):
@@ -151,7 +151,7 @@ def write(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, A
     style = frames.styles(study.runs[0])[0]
     drawn = {
         "heatmap_words": heatmaps(study, "words", style),
-        "heatmap_answers": heatmaps(study, "answers", style),
+        "heatmap_answers": heatmaps(study, "answer", style),
         "profiles": profiles(study, style),
         "growth": growth(study, style),
     }

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from emergence.readings import Readings, Study
+from .readings import Readings, Study
 
-FAMILIES = ("words", "answers", "glyphs", "random_words")
+FAMILIES = ("words", "answer", "glyphs", "random_words")
 TITLES = {
     "words": "operation words",
-    "answers": "the right answer's first token",
+    "answer": "the right answer's first token",
     "glyphs": "operator glyphs (copying; counts for no classifier)",
     "random_words": "frequency-matched random words (control)",
 }
@@ -62,7 +62,7 @@ def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt
     For `answers` the probability of the right answer's first token; for `random_words` the mean over the random
     sets. A prompt whose operation is no class (a shown-only one may be) has NaN in `words` and `glyphs`.
     """
-    if family == "answers":
+    if family == "answer":
         return np.exp(
             np.take_along_axis(readings.answers, readings.own_answer[None, None, :, None], axis=3)[..., 0]
         )

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from emergence import frames
-from emergence.readings import Readings, Study
+from . import frames
+from .readings import Readings, Study
 
 SCALE = 10_000
 THRESHOLD = 0.10
@@ -126,7 +126,7 @@ def _drill(study: Study, decode: Decode) -> dict[str, Any]:
 def _drill_run(run: Readings, prompts: Sequence[int], index: Callable[[int], int]) -> dict[str, Any]:
     picked = np.array(prompts, dtype=np.int64)
     ids = run.top_ids[:, :, picked, 0]
-    answer = frames.own(run, "answers")[:, :, picked]
+    answer = frames.own(run, "answer")[:, :, picked]
     words = frames.own(run, "words")[:, :, picked]
     return {
         "arm": run.arm,

@@ -17,9 +17,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from emergence import frames
-from emergence.readings import Study
-from emergence.verdicts import Verdict
+from . import frames
+from .readings import Study
+from .verdicts import Verdict
 
 BADGES = {"supported": ("✓", "green"), "falsified": ("✗", "red"), "inconclusive": ("?", "yellow")}
 BLOCKS = " ▁▂▃▄▅▆▇█"

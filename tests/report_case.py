@@ -117,7 +117,7 @@ def verdicts() -> list[Verdict]:
                         "sft", "symbolic", "words", "intermediate", "trend per 100 steps", 0.101, 0.09, 0.12, 0.0,
                         layer=4, step=100))  # fmt: skip
     made.append(Verdict("C1", "add", f"shuffled answers: no classifier {HOSTILE}", "inconclusive",
-                        "Only one seed was trained.", "shuffled", "symbolic", "answers", "intermediate",
+                        "Only one seed was trained.", "shuffled", "symbolic", "answer", "intermediate",
                         "own-answer mass", control=True))  # fmt: skip
     return made
 

@@ -1,0 +1,189 @@
+"""Verdicts and readings to what people see: `report.html`, figures, `verdicts.json`, tidy tables.
+
+In: experiment, study, verdicts, provenance, training logs. Out: files in one folder. The page is one file without
+any outside part; everything that came from a model or a config is text in it, never markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from . import files, payload, results, tables
+from .errors import UsageError
+from .payload import Decode
+from .readings import Study
+from .verdicts import Verdict
+
+PAGE, DATA = "report.html", "report.json"
+_SCRIPTS = ("charts.js", "page.js")
+_FINGERPRINT = ".fingerprint"
+
+
+def write(
+    folder: Path,
+    experiment: Any,
+    study: Study,
+    verdicts: Sequence[Verdict],
+    provenance: Mapping[str, Any],
+    train_logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    decode: Decode | None = None,
+) -> Path:
+    """Write everything into `folder` and return the path of `report.html`.
+
+    Parameters
+    ----------
+    experiment
+        With `name`, `description`, `model` and `hash`.
+    provenance
+        Model, hashes, versions, config, seeds, device, time: nested mappings, shown as they are.
+    train_logs
+        `arm/seed` to the rows of its `train.jsonl`.
+    decode
+        Token id to text; without it the page shows ids.
+
+    Figures and Parquet files of unchanged readings are kept as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = results.document(experiment, verdicts, provenance)
+    content["description"] = experiment.description
+    _write_json(folder / results.VERDICTS, content)
+    data = payload.build(study, train_logs, decode)
+    data["decoded"] = {str(i): decode(i) for v in verdicts for i in v.token_ids} if decode else {}
+    _write_json(folder / DATA, data)
+    _write_heavy(folder, study, train_logs)
+    return render(folder)
+
+
+def render(folder: Path, target: Path | None = None) -> Path:
+    """Draw the page again from `verdicts.json` and `report.json`; no model, no readings.
+
+    Raises
+    ------
+    UsageError
+        There are no results in `folder`.
+    """
+    info, verdicts = results.read_verdicts(folder)
+    try:
+        data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder / DATA}: there is no such file; run the experiment again") from None
+    path = target or folder / PAGE
+    files.write_atomic(path, page(info, verdicts, data))
+    return path
+
+
+def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str, Any]) -> str:
+    """The whole HTML page as text."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("emergence", "templates"),
+    )  # fmt: skip
+    environment.filters |= {"number": tables.number, "interval": tables.interval, "visible": visible}
+    environment.globals |= {"badges": tables.BADGES, "whisker": whisker, "bars": bars}
+    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    ordered = sorted(verdicts, key=lambda v: not v.control)
+    return environment.get_template("report.html.jinja").render(
+        info=info,
+        groups=[(key, list(rows)) for key, rows in groupby(ordered, key=lambda v: (v.prediction, v.claim))],
+        summary=tables.summary(verdicts),
+        counts={name: sum(v.outcome == name for v in verdicts) for name in tables.BADGES},
+        decoded=data["decoded"],
+        style=Markup(_asset("report.css")),
+        script=Markup(script),
+        script_hash=digest,
+        data=Markup(payload.embed(data)),
+        created=datetime.fromisoformat(info["created"]).strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def visible(text: str) -> str:
+    """A token with nothing hidden: spaces as `␣`, control and direction characters by their code."""
+    shown = []
+    for char in text:
+        if char == " ":
+            shown.append("␣")
+        elif char.isprintable():
+            shown.append(char)
+        else:
+            shown.append({"\n": "⏎", "\t": "⇥"}.get(char, f"⟨{ord(char):04X}⟩"))
+    return "".join(shown)
+
+
+def whisker(verdict: Verdict, rows: Sequence[Verdict], width: int = 180) -> dict[str, Any] | None:
+    """Where estimate, interval, threshold and baseline fall on a line that all `rows` of a claim share, in pixels."""
+    numbers = [x for v in rows for x in (v.estimate, v.low, v.high, v.threshold, v.baseline) if x is not None]
+    if verdict.estimate is None or not numbers:
+        return None
+    low, high = min(0.0, *numbers), max(numbers)
+    span = (high - low) or 1.0
+
+    def at(value: float | None) -> float | None:
+        return None if value is None else round(6 + (width - 12) * (value - low) / span, 1)
+
+    marks = {k: at(getattr(verdict, k)) for k in ("estimate", "low", "high", "threshold", "baseline")}
+    return marks | {"width": width, "zero": at(0.0)}
+
+
+def bars(values: Any, width: int = 240, height: int = 48) -> list[dict[str, float]] | None:
+    """Bars of a flat list of at least 3 numbers, for the evidence; `None` for anything else."""
+    if not isinstance(values, list) or not 3 <= len(values) <= 400:
+        return None
+    if not all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
+        return None
+    numbers = [float(v or 0.0) for v in values]
+    low, high = min(0.0, *numbers), max(0.0, *numbers)
+    span, step = (high - low) or 1.0, width / len(numbers)
+    return [
+        {
+            "x": round(i * step, 2),
+            "w": round(max(1.0, step - 1), 2),
+            "y": round(height * (high - max(v, 0.0)) / span, 2),
+            "h": round(max(0.5, height * abs(v) / span), 2),
+        }
+        for i, v in enumerate(numbers)
+    ]
+
+
+def _asset(name: str) -> str:
+    return (resources.files("emergence") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    files.write_atomic(path, json.dumps(value, allow_nan=False, ensure_ascii=False, indent=1 if path.name == results.VERDICTS else None))
+
+
+def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Figures and Parquet: seconds of work, so not done again for the same readings and code."""
+    fingerprint = _fingerprint(study, logs)
+    mark = folder / _FINGERPRINT
+    if mark.exists() and mark.read_text() == fingerprint and (folder / results.READINGS).exists():
+        return
+    mark.unlink(missing_ok=True)
+    results.write_tidy(folder, study)
+    from . import figures
+
+    figures.write(folder / "figures", study, logs)
+    files.write_atomic(mark, fingerprint)
+
+
+def _fingerprint(study: Study, logs: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
+    for name in ("frames.py", "figures.py", "results.py"):
+        digest.update((resources.files("emergence") / name).read_bytes())
+    for run in study.runs:
+        digest.update(repr((run.arm, run.seed, run.steps, run.prompts)).encode())
+        for values in (run.words, run.glyphs, run.random_words, run.answers, run.top_ids, run.top_log_probs, run.kl):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
