@@ -1,79 +1,312 @@
 """Reads a model's residual stream out through the model's own tail, layer by layer.
 
-In: any mlx-lm model object, token ids. Out: logits, streams, or `LensReading`: NumPy arrays with axes [layer, prompt, ...].
-The blocks are observed in the model's own forward pass, masks and all, and read out by the model's own final norm, head,
-logit scale and soft-cap, so no code is specific to a family. nostalgebraist (2020), "interpreting GPT: the logit lens".
+In: any mlx-lm model object, token ids. Out: logits, streams, or a `LensReading`: NumPy arrays, axes [layer,
+prompt, ...]. The blocks are observed in the model's own forward pass, masks and all, and read out by the
+model's own final norm, head, logit scale and soft-cap, so no code is specific to a family. nostalgebraist
+(2020), "interpreting GPT: the logit lens".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from jaxtyping import Float
 
-from . import readout, stream
+from . import proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
+from .lens_reading import LensReading
 
 Tokens = Sequence[Sequence[int]]
+Positions = str | int | Sequence[int]
 _FORWARD_TOKENS = 1024
 _LOGITS_BYTES = 48_000_000
 
 
 class LogitLens:
-    """A lens on a model, proven on two short prompts when it is made.
+    """A lens on a model, proven on a few short prompts when it is made (`.proof`).
 
-    The readout is in float32 whatever the model computes in: streams are cast to float32 before the tail, and MLX
-    promotes norm and head to it; only a tail that casts by itself stays as it is. `vocab_size` (the tokenizer's) leaves
-    rows that pad the head out of every distribution.
+    The readout is in float32 whatever the model computes in: streams are cast to float32 before the tail,
+    and MLX promotes norm and head to it; only what a tail casts by itself stays so. `vocab_size` (the
+    tokenizer's) leaves rows that pad the head out of every distribution. Adapters may come and go under a
+    lens: blocks are looked up anew.
 
-    Raises
-    ------
-    NotMeasurable
+    Raises ------ NotMeasurable
         The model's blocks cannot be seen, or its tail does not reproduce its logits.
+    BrokenExperiment
+        The model computes NaN.
     """
 
     def __init__(self, model: nn.Module, vocab_size: int | None = None):
         self.model = model
-        with self.capture() as streams:
-            logits = model(mx.array([[0, 1, 2]]))
-        self.n_layers = len(streams)
-        self.head_size = int(logits.shape[-1])
+        self.trunk = stream.Trunk(model)
+        self.n_layers = self.trunk.n_layers
+        self.head_size = self.trunk.vocab
+        if vocab_size is not None and not 0 < vocab_size <= self.head_size:
+            raise UsageError(f"vocab_size={vocab_size}: the model's head has {self.head_size} rows")
         self.vocab_size = vocab_size or self.head_size
+        self.proof = self.verify()
+
+    def verify(self, tokens: Tokens | None = None) -> proof.Proof:
+        """Prove the lens on these prompts; see `proof.verify`."""
+        return proof.verify(self.trunk, tokens)
 
     @contextmanager
-    def capture(self) -> Iterator[list[mx.array]]:
-        """Records each block's output `[batch, position, hidden]` in every pass of the model inside; the latest pass is held.
+    def capture(self) -> Iterator[Streams]:
+        """Records each block's stream `[batch, position, hidden]` in the passes of the model inside; holds
+        the latest pass.
 
-        Lazy and differentiable: the arrays are the very ones the model goes on with, so a loss may use them.
+        Lazy and differentiable: the arrays are the very ones the model goes on with, so that a loss may use
+        them.
         """
-        modules = stream.blocks(self.model)
-        held: list[mx.array] = []
-
-        def hook(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            state = call(*args, **kwargs)
-            if len(held) == getattr(self, "n_layers", None):
-                held.clear()
-            held.append(stream.leaf(state))
-            return state
-
-        with stream.observed(modules, hook):
-            yield held
+        with self.trunk.observe() as seen:
+            yield Streams(seen)
 
     def tail(self, hidden: mx.array) -> mx.array:
-        """Logits `[..., vocab]` the model would give if its last block ended in `hidden [..., hidden]`; differentiable."""
-        rows = hidden.reshape(-1, 1, hidden.shape[-1])
-        seen = 0
+        """Logits `[..., vocab]` the model would give if its last block ended in `hidden [..., hidden]`;
+        differentiable.
 
-        def hook(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            nonlocal seen
-            seen += 1
-            state = call(*args, **kwargs)
-            return stream.with_leaf(state, rows) if seen == self.n_layers else state
-
-        with stream.observed(stream.blocks(self.model), hook):
-            logits = self.model(mx.zeros(rows.shape[:2], dtype=mx.int32))
+        In the dtype that `hidden` and the model's weights promote to.
+        """
+        self._require_plain("a tail of one stream")
+        logits = self.trunk.finish(hidden.reshape(-1, 1, hidden.shape[-1]))
         return logits.reshape(*hidden.shape[:-1], -1)
+
+    def logits(
+        self, tokens: Tokens, layers: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "layer prompt vocab"]:
+        """Logits at the last position of each prompt, float32; the last layer's are the model's own."""
+        which, prompts = self._layers(layers), self._prompts(tokens)
+        found = np.empty((len(which), len(prompts), self.head_size), np.float32)
+        at_once = max(1, _LOGITS_BYTES // (4 * self.head_size))
+        for places, states in self._passes(prompts, "last", which):
+            for row, layer in enumerate(which):
+                for part in _slices(len(places), at_once):
+                    index = mx.arange(part.start, part.stop)
+                    z = self._finish([self.trunk.pick(states[layer], index)])
+                    found[row, [p.prompt for p in places[part]]] = z[0]
+        _require_numbers(found)
+        return found
+
+    def streams(
+        self, tokens: Tokens, layers: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "layer prompt hidden"]:
+        """Residual streams at the last position of each prompt, float32."""
+        self._require_plain("its streams")
+        which, prompts = self._layers(layers), self._prompts(tokens)
+        parts = [
+            (places, np.stack([np.array(states[i])[:, 0] for i in which]))
+            for places, states in self._passes(prompts, "last", which)
+        ]
+        found = np.empty((len(which), len(prompts), parts[0][1].shape[-1]), np.float32)
+        for places, rows in parts:
+            found[:, [p.prompt for p in places]] = rows
+        _require_numbers(found)
+        return found
+
+    def read(
+        self,
+        tokens: Tokens,
+        token_sets: Mapping[str, Sequence[int]] | None = None,
+        top_k: int = 5,
+        layers: Sequence[int] | None = None,
+        positions: Positions = "last",
+        token_ids: Sequence[int] = (),
+    ) -> LensReading:
+        """Statistics of the distributions at every layer, prompt and position asked for; see `LensReading`.
+
+        Logits are made for a block of places at a time, at most about 48 MB of them (or one row, if
+        larger), and never kept: memory does not grow with layers × prompts × vocabulary.
+        """
+        which = self._layers(layers)
+        prompts = self._prompts(tokens)
+        sets = {name: tuple(int(i) for i in ids) for name, ids in (token_sets or {}).items()}
+        self._check_ids(sets, token_ids, top_k)
+        wanted = readout.Wanted(
+            self.vocab_size,
+            tuple(np.array(ids, dtype=np.int64) for ids in sets.values()),
+            np.array(token_ids, dtype=np.int64),
+            top_k,
+        )
+        at = [_positions(positions, len(ids), i) for i, ids in enumerate(prompts)]
+        needed = sorted({*which, *(i - 1 for i in which if i > 0), self.n_layers - 1})
+        parts: dict[str, np.ndarray] = {}
+        for places, states in self._passes(prompts, positions, needed):
+            for rows, group in self._statistics(places, states, which, wanted):
+                _require_numbers(rows["entropy"])
+                for name, values in rows.items():
+                    if name not in parts:
+                        empty = -1 if values.dtype.kind == "i" else np.nan
+                        shape = (len(which), len(prompts), max(map(len, at)), *values.shape[2:])
+                        parts[name] = np.full(shape, empty, np.int64 if empty == -1 else np.float32)
+                    parts[name][:, [p.prompt for p in group], [p.slot for p in group]] = values
+        if positions == "last" or isinstance(positions, int):
+            parts = {name: values[:, :, 0] for name, values in parts.items()}
+        return LensReading(
+            layers=tuple(f"L{i}" for i in which),
+            tokens=prompts,
+            positions=tuple(at),
+            sets=sets,
+            token_ids=tuple(int(i) for i in token_ids),
+            left_out=self.head_size - self.vocab_size,
+            **parts,
+        )
+
+    def _passes(
+        self, prompts: Tokens, positions: Positions, needed: Sequence[int]
+    ) -> Iterator[tuple[list[Place], dict[int, Any]]]:
+        """Runs the model over prompts of equal length together, never padded; yields the states at the
+        places asked for.
+
+        One evaluation a pass. Only equal lengths share a pass: then nothing depends on how a family treats
+        padding.
+        """
+        by_length: dict[int, list[int]] = {}
+        for i, ids in enumerate(prompts):
+            by_length.setdefault(len(ids), []).append(i)
+        for length, members in by_length.items():
+            slots = _positions(positions, length, members[0])
+            for part in _slices(len(members), max(1, _FORWARD_TOKENS // length)):
+                batch = members[part]
+                with self.trunk.observe() as seen:
+                    self.model(mx.array([prompts[i] for i in batch]))
+                index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
+                states = {i: stream.as_float32(self.trunk.pick(seen.states[i], index)) for i in needed}
+                mx.eval(*(a for s in states.values() for a in stream.arrays(s)))
+                yield [Place(i, slot) for i in batch for slot in range(len(slots))], states
+
+    def _statistics(
+        self, places: list[Place], states: dict[int, Any], which: Sequence[int], wanted: readout.Wanted
+    ) -> Iterator[tuple[readout.Rows, list[Place]]]:
+        """Statistics `[layer, place, ...]` of `which` layers for a block of places at a time."""
+        layers = sorted(states)
+        at_once = max(1, _LOGITS_BYTES // (4 * self.head_size))
+        chunks = [layers[part] for part in _slices(len(layers), at_once)]
+        keep = [layers.index(layer) for layer in which]
+        for part in _slices(len(places), max(1, at_once // len(layers))):
+            index = mx.arange(part.start, part.stop)
+            output: list[readout.Kept | None] = [None] * (part.stop - part.start)
+            carried = list(output)
+            if len(chunks) > 1:
+                z = self._finish([self.trunk.pick(states[layers[-1]], index)])
+                ends = [readout.rows(z[:, i], wanted, np.array([-1])) for i in range(z.shape[1])]
+                output = [end[1] for end in ends]
+            found: list[list[readout.Rows]] = [[] for _ in output]
+            for chunk in chunks:
+                z = self._finish([self.trunk.pick(states[layer], index) for layer in chunk])
+                before = np.array([chunk.index(i - 1) if i - 1 in chunk else -1 for i in chunk])
+                for i in range(z.shape[1]):
+                    rows, _, kept = readout.rows(z[:, i], wanted, before, output[i], carried[i])
+                    found[i].append(rows)
+                    carried[i] = kept[-1]
+            whole = {
+                name: np.stack([np.concatenate([rows[name] for rows in f])[keep] for f in found], axis=1)
+                for name in found[0][0]
+            }
+            yield whole, places[part]
+
+    def _finish(self, states: list[Any]) -> np.ndarray:
+        """Logits `[layer, place, vocab]` of states at the same places; one product for all of them where
+        streams are plain.
+        """
+        if self.trunk.whole:
+            return np.stack([_numpy(self.trunk.finish(state)[:, 0]) for state in states])
+        logits = self.trunk.finish(mx.concatenate(states))
+        return _numpy(logits.reshape(len(states), -1, self.head_size))
+
+    def _require_plain(self, what: str) -> None:
+        if self.trunk.whole:
+            raise NotMeasurable(
+                f"{self.proof.model_type}: {what} cannot be had, its tail depends on more than one stream; use `logits` or `read`"
+            )
+
+    def _layers(self, layers: Sequence[int] | None) -> list[int]:
+        if layers is None:
+            return list(range(self.n_layers))
+        which = [i + self.n_layers if i < 0 else i for i in layers]
+        wrong = [i for i, j in zip(layers, which, strict=True) if not 0 <= j < self.n_layers]
+        if wrong or not which:
+            raise UsageError(f"layers={list(layers)}: the model has layers 0 to {self.n_layers - 1}")
+        return which
+
+    def _prompts(self, tokens: Tokens) -> tuple[tuple[int, ...], ...]:
+        prompts = tuple(tuple(int(i) for i in ids) for ids in tokens)
+        empty = [i for i, ids in enumerate(prompts) if not ids]
+        if not prompts or empty:
+            raise UsageError(f"prompts without tokens: {empty or 'all'}; a lens needs at least one token")
+        wrong = sorted({i for ids in prompts for i in ids if not 0 <= i < self.head_size})
+        if wrong:
+            raise UsageError(f"token ids {wrong[:5]} are outside the vocabulary of {self.head_size}")
+        return prompts
+
+    def _check_ids(self, sets: Mapping[str, tuple[int, ...]], token_ids: Sequence[int], top_k: int) -> None:
+        for name, ids in {**sets, "token_ids": tuple(token_ids)}.items():
+            wrong = [i for i in ids if not 0 <= i < self.vocab_size]
+            if wrong:
+                raise UsageError(
+                    f"token set {name!r}: ids {wrong[:5]} are outside the vocabulary of {self.vocab_size}"
+                )
+            if len(set(ids)) < len(ids):
+                raise UsageError(f"token set {name!r}: an id occurs twice, its mass would be counted twice")
+        if empty := [name for name, ids in sets.items() if not ids]:
+            raise UsageError(f"token sets without ids: {', '.join(empty)}; drop them or give them tokens")
+        if not 0 < top_k <= self.vocab_size:
+            raise UsageError(f"top_k={top_k}: give 1 to {self.vocab_size}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One distribution: a prompt, and the slot on the position axis."""
+
+    prompt: int
+    slot: int
+
+
+class Streams(Sequence[mx.array]):
+    """The blocks' streams `[batch, position, hidden]` of the latest pass."""
+
+    def __init__(self, seen: stream.Seen):
+        self._seen = seen
+
+    def __len__(self) -> int:
+        return len(self._seen.states)
+
+    def __getitem__(self, layer: Any) -> Any:
+        return stream.stream_of(self._seen.states[layer])
+
+
+def _positions(positions: Positions, length: int, prompt: int) -> tuple[int, ...]:
+    if isinstance(positions, str):
+        if positions not in ("last", "all"):
+            raise UsageError(f"positions={positions!r}: give 'last', 'all', a number or a list of numbers")
+        return tuple(range(length)) if positions == "all" else (length - 1,)
+    asked = (positions,) if isinstance(positions, int) else tuple(positions)
+    wrong = [p for p in asked if not -length <= p < length]
+    if wrong or not asked:
+        raise UsageError(
+            f"positions={list(asked)}: prompt {prompt} has {length} tokens, 0 to {length - 1} (or -{length} to -1)"
+        )
+    return tuple(p % length for p in asked)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def _numpy(array: mx.array) -> np.ndarray:
+    """The array in NumPy, float32; shares memory where the device allows it."""
+    return np.array(array.astype(mx.float32), copy=False)
+
+
+def _require_numbers(values: np.ndarray) -> None:
+    bad = np.isnan(values).reshape(len(values), -1).any(1)
+    if bad.any():
+        raise BrokenExperiment(
+            f"the lens reads NaN from layer {int(bad.argmax())} on; the weights are damaged or have diverged"
+        )

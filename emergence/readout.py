@@ -1,9 +1,9 @@
 """Statistics of next-token distributions, a block of logits at a time. Second half of the lens.
 
-In: logits of consecutive layers at one place. Out: what is kept of each: log-mass of token sets, log-probabilities and ranks
-of tokens, top-k, entropy, KL. Two implementations of the same formulas: NumPy for the CPU device (its exp is 30 times
-MLX's there, and it reads MLX's memory without a copy), lazy MLX for a GPU.
-nostalgebraist (2020), "interpreting GPT: the logit lens".
+In: logits of consecutive layers at one place. Out: what is kept of each: log-mass of token sets,
+log-probabilities and ranks of tokens, top-k, entropy, KL. Two implementations of the same formulas: NumPy
+for the CPU device (its exp is 30 times MLX's there, and it reads MLX's memory without a copy), lazy MLX for
+a GPU. nostalgebraist (2020), "interpreting GPT: the logit lens".
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -19,8 +18,8 @@ _FLOOR = -1e30
 """Stands for a logit of minus infinity (a masked token), so that 0 * z is 0."""
 
 Rows = dict[str, Any]
-"""By field, arrays `[layer, ...]`: log_mass [set], log_probs and ranks [token], top_ids and top_log_probs [k], entropy, kl,
-kl_previous; all but the ids and ranks in nats."""
+"""By field, arrays `[layer, ...]`: log_mass [set], log_probs and ranks [token], top_ids and top_log_probs
+[k], entropy, kl, kl_previous; all but the ids and ranks in nats."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,14 @@ def rows(
 ) -> tuple[Rows, Kept, list[Kept]]:
     """Statistics of some layers at one place, in float32 NumPy.
 
-    `before[i]` is the row holding layer i's previous layer, -1 for `carried` (absent: its `kl_previous` is NaN).
-    `output` is the output layer (None: it is the last row). Also returns the output layer and all rows as `Kept`.
+    `before[i]` is the row holding layer i's previous layer, -1 for `carried` (absent: its `kl_previous` is
+    NaN). `output` is the output layer (None: it is the last row). Also returns the output layer and all
+    rows as `Kept`.
 
-    With s = z - max z, e = exp s, Z = log sum e and p = e / sum e: log p = s - Z; log-mass = log sum p[set];
-    entropy = Z - sum p s; KL(output || layer) = Z - sum p_output s - H_output; KL(layer || previous) likewise;
-    rank = number of tokens with a strictly larger logit. Adding a constant to z changes none of them.
+    With s = z - max z, e = exp s, Z = log sum e and p = e / sum e: log p = s - Z; log-mass = log sum
+    p[set]; entropy = Z - sum p s; KL(output || layer) = Z - sum p_output s - H_output; KL(layer ||
+    previous) likewise; rank = number of tokens with a strictly larger logit. Adding a constant to z changes
+    none of them.
     """
     z = logits[:, : wanted.vocab]
     out = _top(z, wanted.top_k)
@@ -76,7 +77,9 @@ def rows(
     out["log_mass"] = _masses(s, wanted) - log_sum[:, None]
     at = s[:, wanted.tokens]
     out["log_probs"] = at - log_sum[:, None]
-    out["ranks"] = np.stack([(s > a[:, None]).sum(-1) for a in at.T], -1) if at.size else np.zeros(at.shape, np.int64)
+    out["ranks"] = (
+        np.stack([(s > a[:, None]).sum(-1) for a in at.T], -1) if at.size else np.zeros(at.shape, np.int64)
+    )
     out["entropy"] = np.maximum(entropy, 0)
     out["kl"] = np.maximum(log_sum - s @ p_output - output.entropy, 0)
     out["kl_previous"] = np.full(len(s), np.nan, np.float32)
@@ -89,7 +92,9 @@ def rows(
 
 
 def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:
-    """Logsumexp over each set, relative to its own largest member: a set of tiny probabilities does not underflow."""
+    """Logsumexp over each set, relative to its own largest member: a set of tiny probabilities does not
+    underflow.
+    """
     found = np.empty((len(s), len(wanted.sets)), np.float32)
     for i, ids in enumerate(wanted.sets):
         part = s[:, ids]
@@ -101,7 +106,8 @@ def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:
 def _top(z: np.ndarray, k: int, groups: int = 64) -> dict[str, np.ndarray]:
     """The k largest of each row, largest first, ties by id; and the largest as `max [layer, 1]`.
 
-    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of the k largest.
+    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of the k
+    largest.
     """
     n_layers, vocab = z.shape
     width = vocab // groups

@@ -1,16 +1,21 @@
-"""Observes the residual stream of a model's own forward pass, and runs the model's own tail. First half of the lens.
+"""Observes the residual stream of a model's own forward pass, and runs the model's own tail. First half of
+the lens.
 
-In: any mlx-lm model object. Out: the state after every block of a real pass, and the logits the model itself would give
-if its last block had ended in a given state (final norm, head, logit scale, soft-cap: whatever the family has).
+In: any mlx-lm model object. Out: the state after every block of a real pass, and the logits the model
+itself would give if its last block had ended in a given state (final norm, head, logit scale, soft-cap:
+whatever the family has).
 
-Nothing is recomputed here: `observed` lets the model run and looks; the tail lets the model run on throw-away tokens and
-swaps the last block's output. MLX is lazy, so what the swap makes unreachable is never evaluated.
+Nothing is recomputed here: `observe` lets the model run and looks; `finish` lets the model run on
+throw-away tokens and swaps the last block's output. MLX is lazy, so what the swap makes unreachable is
+never evaluated.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -18,24 +23,25 @@ import mlx.nn as nn
 
 from .errors import NotMeasurable
 
-Hook = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+Call = Callable[..., Any]
+Hook = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """`hook(call, args, kwargs)` stands in for a module's call; `call(*args, **kwargs)` is the real one."""
 
 
 @contextmanager
-def observed(modules: Sequence[nn.Module], hook: Hook) -> Iterator[None]:
-    """Every call of these instances goes through `hook`; other instances of their types are left alone.
+def observed(hooks: Sequence[tuple[nn.Module, Hook]]) -> Iterator[None]:
+    """Every call of these instances goes through their hook; other instances of their types are left alone.
 
     Python looks `__call__` up on the type, so each instance gets a subclass of its own type for the while;
-    restored on exit, also after an exception. May be nested.
+    restored on exit, also after an exception. May be nested. An instance listed twice is hooked once.
     """
-    before = {id(m): (m, type(m)) for m in modules}
+    before = {id(m): (m, type(m), hook) for m, hook in reversed(hooks)}
     try:
-        for module, cls in before.values():
+        for module, cls, hook in before.values():
             module.__class__ = _through(cls, hook)
         yield
     finally:
-        for module, cls in before.values():
+        for module, cls, _ in before.values():
             module.__class__ = cls
 
 
@@ -46,31 +52,243 @@ def _through(cls: type, hook: Hook) -> type:
     return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
 
 
+def model_type(model: nn.Module) -> str:
+    """mlx-lm's name of the architecture, or the class's name."""
+    return str(getattr(model, "model_type", None) or type(model).__name__)
+
+
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The model's blocks in order, as mlx-lm names them (`model.layers`), looked up anew each time.
+    """The model's blocks in order, where mlx-lm keeps them (`model.layers`), looked up anew each time.
 
     Raises
     ------
     NotMeasurable
-        The model has no `layers`, or they are not modules.
+        There are none, or they are not modules.
     """
     found = getattr(model, "layers", None)
     found = getattr(found, "layers", found)
     if not isinstance(found, list) or not found or not all(isinstance(b, nn.Module) for b in found):
-        raise NotMeasurable(f"{model_type(model)}: the model has no list of blocks called `layers`; the lens cannot see it")
+        raise NotMeasurable(
+            f"{model_type(model)}: it has no list of blocks called `layers`, so there is no stream to see"
+        )
     return found
 
 
-def model_type(model: nn.Module) -> str:
-    """mlx-lm's name of the architecture, or the class name."""
-    return str(getattr(model, "model_type", None) or type(model).__name__)
+@dataclass
+class Seen:
+    """The latest pass: the state after each block, and the stream before the first."""
+
+    states: list[Any]
+    before: mx.array | None
+
+    def reset(self) -> None:
+        """A new pass begins."""
+        self.states.clear()
+        self.before = None
 
 
-def leaf(state: Any) -> mx.array:
+class Trunk:
+    """Where a model's residual stream is seen, and how its tail is entered.
+
+    Usually a block is a module that is called, its stream is the first thing it returns, and the tail
+    depends on nothing else. Two exceptions are found by looking, not by name: a model that unrolls its
+    blocks by hand shows its stream as the input of each block's first part (`unrolled`: that part, and the
+    final norm); and a tail may depend on everything a block returns (`whole`: batch and position axis of
+    each array in it).
+
+    `n_layers` counts the blocks as they run, so a looped block counts once a pass.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.unrolled: tuple[str, str] | None = None
+        self.whole: list[tuple[int, int]] | None = None
+        self.n_layers = 0
+        seen, logits = self._look(1, 2)
+        if not seen.states:
+            self.unrolled = _find_unrolled(model)
+            seen, logits = self._look(1, 2)
+        self.n_layers = len(seen.states)
+        self.vocab = int(logits.shape[-1])
+
+    @contextmanager
+    def observe(self) -> Iterator[Seen]:
+        """Holds the latest pass of the model inside: lazy, and the very arrays the model goes on with."""
+        seen = Seen([], None)
+
+        def begin(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            seen.reset()
+            return call(*args, **kwargs)
+
+        def site(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self.n_layers and len(seen.states) == self.n_layers:
+                seen.reset()
+            stream = _first_array(args, kwargs)
+            if seen.before is None:
+                seen.before = stream
+            elif self.unrolled:
+                seen.states.append(stream)
+            state = call(*args, **kwargs)
+            if not self.unrolled:
+                seen.states.append(state)
+            return state
+
+        with observed([*((m, site) for m in self._sites()), (self.model, begin)]):
+            yield seen
+
+    def finish(self, state: Any) -> mx.array:
+        """Logits `[row, 1, vocab]` of the model's own tail on `state`: a stream `[row, 1, hidden]`, or a
+        whole state.
+        """
+        calls = 0
+        last = self.n_layers + (1 if self.unrolled else 0)
+
+        def site(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == last and self.unrolled:
+                return call(state, *args[1:], **kwargs)
+            own = call(*args, **kwargs)
+            if calls < last:
+                return own
+            return state if self.whole else _with_stream(own, state)
+
+        with observed([(m, site) for m in self._sites()]):
+            logits: mx.array = self.model(_tokens(self._rows(state), 1))
+        return logits
+
+    def pick(self, state: Any, index: mx.array) -> Any:
+        """What `finish` takes, out of a state of a pass, at flat indices `batch * length + position`."""
+        if self.whole:
+            found, rebuild = _flatten(state)
+            return rebuild([_pick(a, *axes, index) for a, axes in zip(found, self.whole, strict=True)])
+        stream = stream_of(state)
+        return stream.reshape(-1, 1, stream.shape[-1])[index]
+
+    def take_whole(self) -> None:
+        """From now on the tail is given everything a block returns. Its axes are found from two passes of
+        other sizes.
+        """
+        (a, _), (b, _) = self._look(2, 5), self._look(3, 7)
+        first, second = _flatten(a.states[-1])[0], _flatten(b.states[-1])[0]
+        self.whole = [_axes(model_type(self.model), x, y) for x, y in zip(first, second, strict=True)]
+
+    def _look(self, batch: int, length: int) -> tuple[Seen, mx.array]:
+        with self.observe() as seen:
+            logits = self.model(_tokens(batch, length))
+        return seen, logits
+
+    def _rows(self, state: Any) -> int:
+        return int(_flatten(state)[0][0].shape[self.whole[0][0]]) if self.whole else int(state.shape[0])
+
+    def _sites(self) -> list[nn.Module]:
+        if self.unrolled is None:
+            return blocks(self.model)
+        part, final = self.unrolled
+        return [*(_at(block, part) for block in blocks(self.model)), _at(self.model, final)]
+
+
+def stream_of(state: Any) -> mx.array:
     """The residual stream in what a block returns: itself, or the first of a tuple."""
-    return state[0] if isinstance(state, (tuple, list)) else state
+    stream: mx.array = state[0] if isinstance(state, (tuple, list)) else state
+    return stream
 
 
-def with_leaf(state: Any, stream: mx.array) -> Any:
-    """What a block returned, with the residual stream replaced."""
+def _with_stream(state: Any, stream: mx.array) -> Any:
     return (stream, *state[1:]) if isinstance(state, (tuple, list)) else stream
+
+
+def _tokens(batch: int, length: int) -> mx.array:
+    return mx.zeros((batch, length), dtype=mx.int32)
+
+
+def _first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return next((a for a in (*args, *kwargs.values()) if isinstance(a, mx.array)), None)
+
+
+def _at(module: nn.Module, path: str) -> nn.Module:
+    for name in path.split("."):
+        module = module[int(name)] if isinstance(module, list) else getattr(module, name)
+    return module
+
+
+def _find_unrolled(model: nn.Module) -> tuple[str, str]:
+    """The first part of each block that a model calls by itself, and the first module it calls after all
+    blocks.
+    """
+    calls: list[str] = []
+    named = dict(model.named_modules())  # type: ignore[no-untyped-call]
+    names = {id(m): n for n, m in named.items()}
+
+    def hook(name: str) -> Hook:
+        def note(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            calls.append(name)
+            return call(*args, **kwargs)
+
+        return note
+
+    with observed([(m, hook(n)) for n, m in named.items()]):
+        model(_tokens(1, 2))
+    own = [names[id(b)] + "." for b in blocks(model) if id(b) in names]
+    inside = [i for i, name in enumerate(calls) if any(name.startswith(prefix) for prefix in own)]
+    if not inside or inside[-1] + 1 == len(calls):
+        raise NotMeasurable(
+            f"{model_type(model)}: its forward pass calls none of its blocks, so there is no stream to see"
+        )
+    first = next(calls[inside[0]].removeprefix(p) for p in own if calls[inside[0]].startswith(p))
+    return first, calls[inside[-1] + 1]
+
+
+def _flatten(state: Any) -> tuple[list[mx.array], Callable[[list[mx.array]], Any]]:
+    """The arrays in a state, and how to put others in their place."""
+    if isinstance(state, mx.array):
+        return [state], lambda arrays: arrays[0]
+    if isinstance(state, (tuple, list)):
+        parts = list(enumerate(state))
+    elif hasattr(state, "__dict__"):
+        parts = list(vars(state).items())
+    else:
+        return [], lambda arrays: state
+    flat = {key: _flatten(value) for key, value in parts}
+
+    def rebuild(arrays: list[mx.array]) -> Any:
+        rest, new = list(arrays), {}
+        for key, (found, back) in flat.items():
+            new[key], rest = back(rest[: len(found)]), rest[len(found) :]
+        if isinstance(state, (tuple, list)):
+            return type(state)(new.values())
+        changed = copy.copy(state)
+        vars(changed).update(new)
+        return changed
+
+    return [a for found, _ in flat.values() for a in found], rebuild
+
+
+def _axes(name: str, a: mx.array, b: mx.array) -> tuple[int, int]:
+    """Batch and position axis of an array, from its shapes in passes of (2, 5) and (3, 7) tokens."""
+    batch = [i for i, pair in enumerate(zip(a.shape, b.shape, strict=True)) if pair == (2, 3)]
+    position = [i for i, pair in enumerate(zip(a.shape, b.shape, strict=True)) if pair == (5, 7)]
+    if len(batch) != 1 or len(position) != 1:
+        raise NotMeasurable(
+            f"{name}: its tail depends on a state of shape {a.shape}, not one row a prompt and position"
+        )
+    return batch[0], position[0]
+
+
+def _pick(array: mx.array, batch: int, position: int, index: mx.array) -> mx.array:
+    """Rows at flat (batch, position) indices: they go to the batch axis, the position axis becomes 1 long."""
+    order = [batch, position, *(i for i in range(array.ndim) if i not in (batch, position))]
+    flat = array.transpose(order)
+    flat = flat.reshape(-1, 1, *flat.shape[2:])[index]
+    return flat.transpose([order.index(i) for i in range(array.ndim)])
+
+
+def as_float32(state: Any) -> Any:
+    """The state with its floating arrays in float32."""
+    found, rebuild = _flatten(state)
+    return rebuild([a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a for a in found])
+
+
+def arrays(state: Any) -> list[mx.array]:
+    """The arrays in a state."""
+    return _flatten(state)[0]
