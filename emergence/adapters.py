@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -32,6 +32,7 @@ _EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
 _LAYERS = (LoRALinear, DoRALinear, LoRASwitchLinear)
 
 
+@runtime_checkable
 class LoRA(Protocol):
     """What `config.LoRA` says: which layers are adapted, and how strongly (scale = alpha / rank)."""
 
@@ -51,10 +52,10 @@ class LoRA(Protocol):
 def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -> Iterator[Any]:
     """Make `model` trainable for the length of the `with`: new LoRA or DoRA layers, or the blocks themselves.
 
-    Only blocks are ever trained, in "full" too: embedding, final norm and head stay frozen, they are the lens.
-    With a `seed`, the first factors are drawn from it, whatever the global generator did before. On exit, also
-    after an exception, modules, arrays and frozen states are the ones from before. Raises UsageError for targets
-    that name no linear layer of a block.
+    Only blocks are ever trained, in "full" too: embedding, final norm and head stay frozen, being the lens.
+    With a `seed`, the first factors come from it, whatever the global generator did. On exit, also after an
+    exception, modules, arrays and frozen states are those from before. Raises UsageError for a target that
+    names no linear layer of a block.
     """
     settings = _settings(model, fine_tune_type, lora)
     with _restored(model):
@@ -169,7 +170,7 @@ def _settings(model: Any, fine_tune_type: str, lora: LoRA) -> dict[str, Any]:
 
 def _keys(model: Any, targets: tuple[str, ...]) -> list[str]:
     """Paths within a block of the linear layers that the targets name; each target must name one."""
-    paths = {path for block in model.layers for path, m in block.named_modules() if isinstance(m, _LINEAR)}
+    paths = {path for block in model.layers for path in _linear_paths(block)}
     outside = _outside(model)
     problems, keys = [], set()
     for target in targets:
@@ -183,6 +184,13 @@ def _keys(model: Any, targets: tuple[str, ...]) -> list[str]:
         names = sorted({path.rsplit(".", 1)[-1] for path in paths})
         raise UsageError(f"lora.targets: {'; '.join(problems) or 'empty'}; choose from {', '.join(names)}")
     return sorted(keys)
+
+
+def _linear_paths(block: Any) -> set[str]:
+    """Paths of a block's linear layers; one that is adapted already counts under its own name."""
+    adapted = {path for path, m in block.named_modules() if isinstance(m, _LAYERS)}
+    linear = {path for path, m in block.named_modules() if isinstance(m, _LINEAR)}
+    return adapted | {path for path in linear if path.rpartition(".")[0] not in adapted}
 
 
 def _block_paths(model: Any) -> list[str]:
@@ -212,7 +220,7 @@ def _insert(model: Any, settings: Mapping[str, Any]) -> None:
     layers = settings["lora_parameters"]
     if moved := sorted(set(layers.get("keys") or ()) & _outside(model)):
         raise BrokenExperiment(
-            f"the adapter changes {', '.join(moved)} outside the blocks: it would move the lens"
+            f"the adapter changes {', '.join(moved)}, outside the blocks: it moves the lens"
         )
     linear_to_lora_layers(model, count, layers, use_dora=kind == "dora")
     if not any(isinstance(m, _LAYERS) for m in model.modules()):
@@ -256,9 +264,7 @@ def _check_complete(checkpoint: Path, tensors: dict[str, mx.array], wanted: dict
         problems.append(f"has {_some(extra)}, which nothing here takes")
     if shapes := sorted(k for k in tensors.keys() & wanted.keys() if tensors[k].shape != wanted[k].shape):
         first = shapes[0]
-        problems.append(
-            f"{_some(shapes)} of the wrong shape ({tensors[first].shape}, not {wanted[first].shape})"
-        )
+        problems.append(f"has {_some(shapes)} of shape {tensors[first].shape}, not {wanted[first].shape}")
     if problems:
         raise BrokenExperiment(f"adapter {checkpoint} is not applied: it {'; '.join(problems)}")
 
