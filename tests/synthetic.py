@@ -170,15 +170,15 @@ def _run(
 
 
 def _hidden(world: _World, plants: tuple[Plant, ...], width: int, rng: np.random.Generator) -> np.ndarray:
-    """Streams of the base model: noise, the operands' digits (so that a control task is learnt), plants."""
+    """Streams of the base model: noise, the operands (so that a control task is learnt), plants."""
     n = len(world.prompts)
     streams = rng.standard_normal((world.n_layers, n, width))
-    digits = rng.standard_normal((10, width))
-    streams += digits[[int(str(p.a)[0]) for p in world.prompts]] * 0.3
+    operands = rng.standard_normal((100, width))
+    streams += operands[[p.a for p in world.prompts]] * 0.3
     codes = {op: rng.standard_normal(width) for op in world.operations}
     for plant in plants:
         if plant.family == "hidden":
-            code = np.stack([codes[p.operation] for p in world.prompts]) * plant.mass
+            code = np.stack([codes[p.operation] for p in world.prompts]) * plant.mass / np.sqrt(width / 24)
             streams[plant.layer] += code * _masks(world, plant)[:, None]
     return streams.astype(np.float32)
 

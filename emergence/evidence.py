@@ -1,0 +1,316 @@
+"""Readings to evidence: is there a classifier in these cells, with every number that the answer needs.
+
+In: the runs of one arm. Out: `Masses` (own-class mass and what it is compared with), `Evidence` (intervals
+per cell, the cell chosen on the selection half, p-values from the evaluation half). A cell is a layer; for
+random words, a layer of one set. The rules are those of `docs/concepts.md`; where a number becomes a decision
+is `verdicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from . import statistics
+from .errors import BrokenExperiment
+from .readings import Prompt, Readings
+
+SELECTION, EVALUATION = 0, 1
+MIN_EVALUATED = 5
+"""Prompts of a class in the evaluation half below which there is no interval worth the name."""
+_FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
+
+
+@dataclass(frozen=True)
+class Masses:
+    """Probability masses of one (arm, style, family, operation); all axes `seed step prompt cell`, float64."""
+
+    family: str
+    steps: tuple[int, ...]
+    layer: Int[np.ndarray, " cell"]
+    own: Float[np.ndarray, "seed step prompt cell"]
+    """Own-class mass on the class's prompts."""
+    others: Float[np.ndarray, "seed step prompt cell"]
+    """On the same prompts: mean mass of the other classes (of other problems' answers in the class; of other sets)."""
+    rest: Float[np.ndarray, "seed step other cell"] | None
+    """The class's own tokens on the other classes' prompts; None for answers."""
+    half: Int[np.ndarray, " prompt"]
+    rest_half: Int[np.ndarray, " other"]
+    answers: Float[np.ndarray, "seed step cell prompt answer"] | None = None
+    own_answer: Int[np.ndarray, " prompt"] | None = None
+    copied: int = 0
+    """Prompts left out because their right first answer token stands in the prompt: copying."""
+
+    @property
+    def n_seeds(self) -> int:
+        """How many runs."""
+        return self.own.shape[0]
+
+    def of_seed(self, index: int) -> Masses:
+        """The same for one run alone."""
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            own=self.own[one],
+            others=self.others[one],
+            rest=None if self.rest is None else self.rest[one],
+            answers=None if self.answers is None else self.answers[one],
+        )
+
+    def within(self, cells: Sequence[int]) -> Masses:
+        """The same for some cells only, such as those of a band."""
+        pick = np.asarray(cells, dtype=int)
+        return replace(
+            self,
+            layer=self.layer[pick],
+            own=self.own[..., pick],
+            others=self.others[..., pick],
+            rest=None if self.rest is None else self.rest[..., pick],
+            answers=None if self.answers is None else self.answers[:, :, pick],
+        )
+
+    def evaluated(self) -> int:
+        """Prompts of the class in the evaluation half."""
+        return int((self.half == EVALUATION).sum())
+
+
+def _where(prompts: Sequence[Prompt], style: str, operation: str) -> tuple[np.ndarray, np.ndarray]:
+    usable = np.array([p.style == style and p.half in (SELECTION, EVALUATION) for p in prompts])
+    own = np.array([p.operation == operation for p in prompts])
+    return np.flatnonzero(usable & own), np.flatnonzero(usable & ~own)
+
+
+def _halves(prompts: Sequence[Prompt], index: np.ndarray) -> Int[np.ndarray, " n"]:
+    return np.array([prompts[i].half for i in index], dtype=np.int64)
+
+
+def _masses(
+    runs: Sequence[Readings], field: str, index: np.ndarray
+) -> Float[np.ndarray, "seed step layer n k"]:
+    log = np.stack([getattr(r, field)[:, :, index] for r in runs])
+    if np.isnan(log).any() or (log > 1e-3).any():
+        run = next(r for r in runs if np.isnan(getattr(r, field)).any() or (getattr(r, field) > 1e-3).any())
+        raise BrokenExperiment(
+            f"{run.arm} seed {run.seed}: {field} are no log-probabilities (NaN, or above 0); the run has diverged or its "
+            "readings are damaged; remove them and read again"
+        )
+    return np.exp(log.astype(float))
+
+
+def masses(runs: Sequence[Readings], style: str, family: str, operation: str) -> Masses:
+    """Own-class mass and what it is compared with, for the runs of one arm.
+
+    Raises
+    ------
+    BrokenExperiment
+        A reading is NaN or no log-probability.
+    """
+    first = runs[0]
+    mine, rest = _where(first.prompts, style, operation)
+    if family == "answer":
+        return _answers(runs, mine)
+    all_own = _masses(runs, _FIELDS[family], mine)
+    all_rest = _masses(runs, _FIELDS[family], rest)
+    sets = all_own.shape[-1]
+    own, others, elsewhere = all_own, (all_own.sum(-1, keepdims=True) - all_own) / max(sets - 1, 1), all_rest
+    if family != "random words":
+        k = first.classes.index(operation)
+        own, others, elsewhere = own[..., k : k + 1], others[..., k : k + 1], elsewhere[..., k : k + 1]
+    return Masses(
+        family=family,
+        steps=first.steps,
+        layer=np.repeat(np.arange(first.n_layers), own.shape[-1]),
+        own=_flat(own),
+        others=_flat(others),
+        rest=_flat(elsewhere),
+        half=_halves(first.prompts, mine),
+        rest_half=_halves(first.prompts, rest),
+    )
+
+
+def _flat(x: Float[np.ndarray, "seed step layer n k"]) -> Float[np.ndarray, "seed step n cell"]:
+    moved = np.moveaxis(x, 2, 3)
+    return np.ascontiguousarray(moved.reshape(*moved.shape[:3], -1))
+
+
+def _answers(runs: Sequence[Readings], mine: np.ndarray) -> Masses:
+    """The answer family: mass on the right first token, against the answers of the class's other problems.
+
+    Prompts that contain their own answer's first token are left out: mass on it would be copying.
+    """
+    first = runs[0]
+    copied = getattr(first, "copied", None)
+    kept = mine if copied is None else mine[~copied[mine]]
+    mass = _masses(runs, "answers", kept)
+    own_answer = first.own_answer[kept].astype(np.int64)
+    half = _halves(first.prompts, kept)
+    own = mass[..., np.arange(len(kept)), own_answer]
+    others = np.zeros_like(own)
+    for h in (SELECTION, EVALUATION):
+        where = np.flatnonzero(half == h)
+        count = np.bincount(own_answer[where], minlength=mass.shape[-1]).astype(float)
+        total = mass[..., where, :] @ count
+        others[..., where] = (total - own[..., where]) / max(len(where) - 1, 1)
+    return Masses(
+        family="answer",
+        steps=first.steps,
+        layer=np.arange(first.n_layers),
+        own=np.moveaxis(own, 2, 3),
+        others=np.moveaxis(others, 2, 3),
+        rest=None,
+        half=half,
+        rest_half=np.zeros(0, dtype=np.int64),
+        answers=mass,
+        own_answer=own_answer,
+        copied=len(mine) - len(kept),
+    )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the evaluation half says about every cell, and which cell the selection half chose."""
+
+    masses: Masses
+    step: int
+    """Index into `masses.steps`."""
+    parts: dict[str, statistics.Interval]
+    """`strength` (mean own-class mass), and what tells the classes apart: `apart` (own minus others on the same
+    prompts), `elsewhere` (own tokens here minus on other classes' prompts), `gain` (the growth of that since step 0)."""
+    chosen: int
+    """Cell where the weakest of the parts is largest, on the selection half."""
+    strongest: int
+    """Cell with most own-class mass, on the selection half."""
+    ceiling: Float[np.ndarray, " cell"]
+    """Upper end of the part that looked smallest on the selection half: a classifier cannot exceed it."""
+
+    def clear(self, cell: int, threshold: float) -> bool:
+        """Every interval of the cell lies where a classifier's must."""
+        lows = {name: float(part.low[cell]) for name, part in self.parts.items()}
+        return lows["strength"] > threshold and all(
+            low > 0 for name, low in lows.items() if name != "strength"
+        )
+
+    def absent(self, negligible: float) -> bool:
+        """At every cell some part of a classifier is negligible (an intersection-union test)."""
+        return bool((self.ceiling < negligible).all())
+
+    def constant(self, cell: int) -> bool:
+        """Every prompt of the evaluation half reads the same there: no interval can be given."""
+        values = self.masses.own[:, self.step, self.masses.half == EVALUATION, cell]
+        return bool(np.ptp(values) == 0)
+
+    def p(self) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"] | None]:
+        """Max-T permutation p of each cell, and the one-vs-rest AUROC (None for answers)."""
+        m, here = self.masses, self.masses.half == EVALUATION
+        if m.answers is not None and m.own_answer is not None:
+            mean = m.answers[:, self.step].mean(axis=0)[:, here]
+            return statistics.matching(mean, m.own_answer[here]), None
+        assert m.rest is not None
+        own, rest = m.own[:, self.step][:, here], m.rest[:, self.step][:, m.rest_half == EVALUATION]
+        scores = np.moveaxis(np.concatenate([own, rest], axis=1), 1, 2)
+        labels = np.arange(scores.shape[-1]) < own.shape[1]
+        area, p = statistics.separation(scores, labels)
+        return p, area
+
+
+Parts = dict[str, tuple[Float[np.ndarray, "seed _ cell"], ...]]
+
+
+def _parts(m: Masses, step: int, half: int, emerges: bool) -> Parts:
+    """The strata whose means add up to each part, on one half."""
+
+    def at(t: int) -> Parts:
+        own, others = m.own[:, t][:, m.half == half], m.others[:, t][:, m.half == half]
+        found: Parts = {"strength": (own,), "apart": (own - others,)}
+        if m.rest is not None:
+            found["elsewhere"] = (own, -m.rest[:, t][:, m.rest_half == half])
+        return found
+
+    now = at(step)
+    if emerges:
+        name = "apart" if m.rest is None else "elsewhere"
+        now["gain"] = tuple(a - b for a, b in zip(now[name], at(0)[name], strict=True))
+    return now
+
+
+def measure(m: Masses, step: int, emerges: bool, select: int = SELECTION) -> Evidence:
+    """Choose the cell on the selection half, give every cell's intervals on the evaluation half.
+
+    `select` is the half that chooses; it is a parameter so that a test can break it on purpose.
+    """
+    means = {k: sum(x.mean(axis=(0, 1)) for x in v) for k, v in _parts(m, step, select, emerges).items()}
+    stacked = np.stack([np.asarray(v) for v in means.values()])
+    judged = _parts(m, step, EVALUATION, emerges)
+    parts = {name: statistics.bootstrap(*strata) for name, strata in judged.items()}
+    highs = np.stack([part.high for part in parts.values()])
+    return Evidence(
+        masses=m,
+        step=step,
+        parts=parts,
+        chosen=int(stacked.min(axis=0).argmax()),
+        strongest=int(stacked[0].argmax()),
+        ceiling=np.take_along_axis(highs, stacked.argmin(axis=0)[None], 0)[0],
+    )
+
+
+def present(evidence: Evidence, threshold: float, alpha: float) -> bool:
+    """Whether there is a classifier at the chosen cell, p not adjusted for other predictions."""
+    if not evidence.clear(evidence.chosen, threshold) or evidence.constant(evidence.chosen):
+        return False
+    return bool(evidence.p()[0][evidence.chosen] < alpha)
+
+
+def class_masses(
+    runs: Sequence[Readings], style: str, step: int, layer: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Word masses [seed, prompt, class] of the evaluation half at one layer, and the true classes [prompt]."""
+    first = runs[0]
+    keep = [i for i, p in enumerate(first.prompts) if p.style == style and p.half == EVALUATION]
+    truth = np.array([first.classes.index(first.prompts[i].operation) for i in keep])
+    return np.stack([r.words[step, layer][keep] for r in runs]), truth
+
+
+def disjoint(prompts: Sequence[Prompt]) -> None:
+    """Refuse readings whose layers would be chosen on problems that they are judged on.
+
+    Raises
+    ------
+    BrokenExperiment
+        A problem (commuted pairs are one) is in both halves of a style.
+    """
+    halves: dict[tuple[object, ...], set[int]] = {}
+    for p in prompts:
+        if p.half in (SELECTION, EVALUATION):
+            pair = tuple(sorted((p.a, p.b))) if p.operation in ("add", "multiply") else (p.a, p.b)
+            halves.setdefault((p.style, p.operation, pair), set()).add(p.half)
+    both = [f"{k[1]}{k[2]}" for k, found in halves.items() if len(found) > 1]
+    if both:
+        raise BrokenExperiment(
+            f"layers would be chosen and judged on the same prompts: {len(both)} problems are in both halves, such as "
+            f"{both[0]}; give each problem one half"
+        )
+
+
+def separate(token_sets: dict[str, dict[str, tuple[int, ...]]]) -> None:
+    """Refuse token sets that count one token twice.
+
+    Raises
+    ------
+    BrokenExperiment
+        Glyphs are counted as words, or two classes share a token.
+    """
+    words = [(c, i) for c, ids in token_sets.get("words", {}).items() for i in ids]
+    glyphs = {i for ids in token_sets.get("glyphs", {}).values() for i in ids}
+    if shared := sorted({i for _, i in words} & glyphs):
+        raise BrokenExperiment(
+            f"glyphs are counted as words: token ids {shared} are in both families; that is copying"
+        )
+    owner: dict[int, str] = {}
+    for c, i in words:
+        if owner.setdefault(i, c) != c:
+            raise BrokenExperiment(
+                f"token id {i} is a word of both {owner[i]} and {c}; classes must not overlap"
+            )

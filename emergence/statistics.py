@@ -1,0 +1,294 @@
+"""Arrays to evidence: intervals, permutation tests, multiplicity, trend, onset.
+
+In: masses as arrays, axes `seed prompt cell` (a cell is a layer, or a layer of one random set). Out: numbers
+with their uncertainty. Nothing here knows a model, a prediction or a threshold. Seeds and prompts are
+*crossed* (every seed reads the same prompts), so the bootstrap draws seeds first, then prompts within class,
+the same for all seeds (the pigeonhole bootstrap, Owen 2007, arXiv:0712.1111). Permutation p-values are (b +
+1) / (m + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+DRAWS = 2000
+PERMUTATIONS = 4999
+LEVEL = 0.95
+_TIES = 1e-9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimates with their 95 % intervals, one a cell, in the unit of what was averaged."""
+
+    estimate: Float[np.ndarray, " cell"]
+    low: Float[np.ndarray, " cell"]
+    high: Float[np.ndarray, " cell"]
+    se: Float[np.ndarray, " cell"]
+    df: Float[np.ndarray, " cell"]
+    """Satterthwaite: near `seeds - 1` where seeds disagree, near `prompts - 1` where prompts do."""
+
+
+@lru_cache(maxsize=64)
+def _draws(n: int, stratum: int, draws: int) -> Float[np.ndarray, "draw n"]:
+    """Bootstrap weights: how often each of `n` is drawn, over `n`; the same every time."""
+    rng = np.random.default_rng([n, stratum, draws])
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+
+
+def bootstrap(
+    *strata: Float[np.ndarray, "seed _ cell"], level: float = LEVEL, draws: int = DRAWS
+) -> Interval:
+    """Hierarchical bootstrap interval of the sum of the strata's means: seeds first, then prompts.
+
+    Each stratum is `[seed, prompt, cell]`, with its own number of prompts; a difference of two classes is
+    `bootstrap(own, -other)`. The percentile interval of few seeds is far too narrow (3 seeds: 75 % at best),
+    so its width is that of Student's t with Satterthwaite's degrees of freedom (its shape stays the
+    bootstrap's; compare the expanded percentile interval of Hesterberg 2015). With one seed the interval
+    speaks of that run only.
+    """
+    seeds, cells = strata[0].shape[0], strata[0].shape[2]
+    pick = _draws(seeds, 0, draws)
+    drawn = np.zeros((draws, cells))
+    for k, x in enumerate(strata):
+        weights = _draws(x.shape[1], k + 1, draws)
+        for s in range(seeds):
+            drawn += pick[:, s : s + 1] * (weights @ x[s])
+    estimate = sum((x.mean(axis=(0, 1)) for x in strata), np.zeros(cells))
+    se, df = standard_error(*strata)
+    tail = (1 - level) / 2
+    ends = np.quantile(drawn, [tail, 1 - tail], axis=0) - estimate
+    spread = drawn.std(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wider = np.where(
+            spread > 0, se * stats.t.ppf(1 - tail, df) / (spread * stats.norm.ppf(1 - tail)), 0.0
+        )
+    return Interval(estimate, estimate + ends[0] * wider, estimate + ends[1] * wider, se, df)
+
+
+def standard_error(
+    *strata: Float[np.ndarray, "seed _ cell"],
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """Standard error and degrees of freedom of the sum of means over crossed seeds and prompts."""
+    seeds, cells = strata[0].shape[0], strata[0].shape[2]
+    by_seed = sum((x.mean(axis=1) for x in strata), np.zeros((seeds, cells)))
+    v_seed = by_seed.var(axis=0, ddof=1) / seeds if seeds > 1 else np.zeros(cells)
+    v_prompt, v_both, denominator = np.zeros(cells), np.zeros(cells), np.zeros(cells)
+    for x in strata:
+        n = x.shape[1]
+        v = x.mean(axis=0).var(axis=0, ddof=1) / n if n > 1 else np.zeros(cells)
+        v_prompt += v
+        denominator += v**2 / max(n - 1, 1)
+        if seeds > 1 and n > 1:
+            rest = x - x.mean(axis=0) - x.mean(axis=1, keepdims=True) + x.mean(axis=(0, 1))
+            v_both += (rest**2).sum(axis=(0, 1)) / ((seeds - 1) * (n - 1)) / (seeds * n)
+    denominator += v_seed**2 / max(seeds - 1, 1)
+    total = np.maximum(np.maximum(v_seed, v_prompt), v_seed + v_prompt - v_both)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(denominator > 0, (v_seed + v_prompt) ** 2 / denominator, 1.0)
+    return np.sqrt(total), np.maximum(df, 1.0)
+
+
+def detectable(threshold: float, se: float, df: float, power: float = 0.95) -> float:
+    """The smallest true value whose interval would lie above `threshold` with probability `power`."""
+    return float(threshold + (stats.t.ppf((1 + LEVEL) / 2, df) + stats.t.ppf(power, df)) * se)
+
+
+def auroc(
+    scores: Float[np.ndarray, "*many n"], labels: Bool[np.ndarray, "m n"]
+) -> Float[np.ndarray, "*many m"]:
+    """Area under the ROC curve by ranks (Mann-Whitney; ties count one half), for each row of labels.
+
+    NaN where a row of labels is constant. Leaves out calibration: only the order of scores matters.
+    """
+    ranks = stats.rankdata(scores, axis=-1)
+    yes = labels.sum(axis=1)
+    no = labels.shape[1] - yes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area = (ranks @ labels.T.astype(float) - yes * (yes + 1) / 2) / (yes * no)
+    return np.asarray(area)
+
+
+@lru_cache(maxsize=32)
+def permutations(n: int, m: int = PERMUTATIONS) -> Int[np.ndarray, "m n"]:
+    """`m` random orders of `n` things, from a constant seed."""
+    rng = np.random.default_rng([n, m, 3])
+    return rng.permuted(np.broadcast_to(np.arange(n), (m, n)), axis=1)
+
+
+def max_t(
+    observed: Float[np.ndarray, " cell"], null: Float[np.ndarray, "cell m"]
+) -> Float[np.ndarray, " cell"]:
+    """Single-step max-T p-values (Westfall & Young 1993): each cell against the largest of all cells.
+
+    Valid however the cells (layers, sets, steps) depend on one another, and however many there are.
+    """
+    largest = null.max(axis=0)
+    beaten = (largest[None, :] >= observed[:, None] - _TIES).sum(axis=1)
+    return np.asarray((beaten + 1) / (null.shape[1] + 1))
+
+
+def separation(
+    scores: Float[np.ndarray, "seed cell n"], labels: Bool[np.ndarray, " n"], m: int = PERMUTATIONS
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """One-vs-rest AUROC of each cell (mean over seeds), and its max-T p over permuted class labels.
+
+    Labels are permuted over prompts, the same for all seeds: prompts are the unit, seeds only repeat them.
+    """
+    shuffled = np.concatenate([labels[None], labels[permutations(len(labels), m)]])
+    areas = sum((auroc(seed, shuffled) for seed in scores), np.zeros(())) / len(scores)
+    return areas[:, 0], max_t(areas[:, 0], areas[:, 1:])
+
+
+def matching(
+    mass: Float[np.ndarray, "cell n answer"], own: Int[np.ndarray, " n"], m: int = PERMUTATIONS
+) -> Float[np.ndarray, " cell"]:
+    """Max-T p for "the mass is on the *right* answer": answers are permuted over the problems of a class.
+
+    The statistic of a cell is mean own-answer mass, standardised over the permutations, so that a layer with
+    more mass has no more say. A bias towards some digits is the same under every permutation and earns
+    nothing.
+    """
+    n = len(own)
+    used, index = np.unique(own, return_inverse=True)
+    hot = (index[permutations(n, m)][..., None] == np.arange(len(used))).reshape(m, -1).astype(np.float32)
+    flat = mass[:, :, used].reshape(mass.shape[0], -1)
+    centre = flat.mean(axis=1, keepdims=True)  # float32 products: take the common level out first
+    null = ((flat - centre).astype(np.float32) @ hot.T).astype(float)
+    observed = (mass[:, np.arange(n), own] - centre).sum(axis=1)
+    spread = null.std(axis=1)
+    scale = np.where(spread > 1e-12, spread, np.inf)
+    middle = null.mean(axis=1)
+    # A cell that no permutation changes says nothing: its score is 0 and its p is 1.
+    z = (observed - middle) / scale
+    p = max_t(z - 1e-4 * (z > 0), (null - middle[:, None]) / scale[:, None])
+    return np.where(np.isfinite(scale), p, 1.0)
+
+
+def holm(p: Sequence[float]) -> Float[np.ndarray, " test"]:
+    """Holm's (1979) adjusted p-values, in the order given."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(values) else steps
+    return adjusted
+
+
+def slopes(mass: Float[np.ndarray, "step ..."], steps: Sequence[int]) -> Float[np.ndarray, "..."]:
+    """Least-squares slope of mass over the steps, per optimizer step."""
+    t = np.asarray(steps, dtype=float)
+    centred = t - t.mean()
+    return np.asarray(np.tensordot(centred / (centred**2).sum(), mass, axes=(0, 0)))
+
+
+def trend(mass: Float[np.ndarray, "seed step"], m: int = PERMUTATIONS) -> tuple[float, float]:
+    """Spearman's rho between step and mean mass (mean over seeds), and p over orders of a run's checkpoints.
+
+    The order is permuted within each seed, never prompt by prompt: a checkpoint shifts all its prompts at
+    once.
+    """
+    seeds, steps = mass.shape
+    ranks = stats.rankdata(mass, axis=1)
+    spread = ranks.std(axis=1, keepdims=True)
+    scored = np.where(
+        spread > 0, (ranks - ranks.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1), 0.0
+    )
+    time = np.arange(steps) - (steps - 1) / 2
+    time = time / np.sqrt((time**2).mean())
+    rng = np.random.default_rng([seeds, steps, 5])
+    orders = rng.permuted(np.broadcast_to(np.arange(steps), (m, seeds, steps)), axis=2)
+    null = (np.take_along_axis(np.broadcast_to(scored, (m, seeds, steps)), orders, 2) * time).mean(
+        axis=(1, 2)
+    )
+    rho = float((scored * time).mean())
+    return rho, float(((null >= rho - _TIES).sum() + 1) / (m + 1))
+
+
+def onset(present: Sequence[bool], steps: Sequence[int]) -> tuple[int | None, int] | None:
+    """(previous, this]: `this` is the first checkpoint from which it is present at all later ones.
+
+    `previous` is None where it is present from the first checkpoint on; None where the last one lacks it.
+    """
+    first = len(steps)
+    while first > 0 and present[first - 1]:
+        first -= 1
+    if first == len(steps):
+        return None
+    return (steps[first - 1] if first else None, steps[first])
+
+
+@dataclass(frozen=True)
+class Area:
+    """How well a score predicts a yes or no: AUROC with its interval and permutation p."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    usable: int
+    """Seeds in which both outcomes occur; the others say nothing and are left out."""
+
+
+def predicts(
+    scores: Float[np.ndarray, "seed prompt"], outcomes: Bool[np.ndarray, "seed prompt"], draws: int = DRAWS
+) -> Area | None:
+    """AUROC of `scores` for `outcomes`, prompt by prompt, mean over the seeds where both outcomes occur.
+
+    The interval draws prompts (the same for all seeds) and adds what seeds differ by; None where no seed is
+    usable.
+    """
+    both = outcomes.any(axis=1) & ~outcomes.all(axis=1)
+    if not both.any():
+        return None
+    scores, outcomes = scores[both], outcomes[both]
+    seeds, n = scores.shape
+    areas = np.array([auroc(s, o[None])[0] for s, o in zip(scores, outcomes, strict=True)])
+    weights = _draws(n, 1, draws)
+    drawn = np.full((draws, seeds), np.nan)
+    for s in range(seeds):
+        yes, no = scores[s][outcomes[s]], scores[s][~outcomes[s]]
+        wins = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
+        w_yes, w_no = weights[:, outcomes[s]], weights[:, ~outcomes[s]]
+        total = w_yes.sum(axis=1) * w_no.sum(axis=1)
+        np.divide(((w_yes @ wins) * w_no).sum(axis=1), total, out=drawn[:, s], where=total > 0)
+    means = drawn[np.isfinite(drawn).all(axis=1)].mean(axis=1)
+    v_prompt = means.var(ddof=1) * n / (n - 1)
+    v_seed = areas.var(ddof=1) / seeds if seeds > 1 else 0.0
+    half, estimate = 0.0, float(areas.mean())
+    if v_prompt + v_seed > 0:
+        df = (v_prompt + v_seed) ** 2 / (v_prompt**2 / (n - 1) + v_seed**2 / max(seeds - 1, 1))
+        half = stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(v_prompt + v_seed)
+    ranks = stats.rankdata(scores, axis=1)
+    orders = permutations(n)
+    null = np.mean([(outcomes[s][orders] @ ranks[s]) / _pairs(outcomes[s]) for s in range(seeds)], axis=0)
+    seen = np.mean([ranks[s][outcomes[s]].sum() / _pairs(outcomes[s]) for s in range(seeds)])
+    p = ((null >= seen - _TIES).sum() + 1) / (len(null) + 1)
+    return Area(estimate, max(0.0, estimate - half), min(1.0, estimate + half), float(p), seeds)
+
+
+def _pairs(outcome: Bool[np.ndarray, " n"]) -> int:
+    return int(outcome.sum() * (~outcome).sum())
+
+
+def confusion(
+    scores: Float[np.ndarray, "*many n class"], truth: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, "class class"], float]:
+    """Confusion table [true, read] of the class with most mass (seeds summed), and the balanced accuracy.
+
+    Balanced accuracy is the mean over classes of the share of its prompts that are read as it; chance is 1 /
+    classes.
+    """
+    k = scores.shape[-1]
+    read = scores.argmax(axis=-1).reshape(-1, len(truth))
+    table = np.zeros((k, k), dtype=np.int64)
+    for row in read:
+        np.add.at(table, (truth, row), 1)
+    there = table.sum(axis=1) > 0
+    return table, float((np.diag(table)[there] / table.sum(axis=1)[there]).mean())
