@@ -1,16 +1,17 @@
 """What a `config.yaml` may say: every field with its type, range, default and meaning.
 
-In: plain data of a YAML file. Out: validated, but not yet resolved: an arm's unset fields are filled in by `config`.
-`docs/configuration.md` is generated from here. The layout is that of `lazarus experiment` (chrishayuk/chuk-mlx).
+In: plain data of a YAML file. Out: validated, but not yet resolved: unset fields are filled in by `resolver`.
+`docs/configuration.md` is made from here. The layout is that of `lazarus experiment` (chrishayuk/chuk-mlx).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import tasks
+from .wording import did_you_mean, quoted
 
 CLASS_NAMES = {
     "addition": "add",
@@ -36,6 +37,13 @@ def _listed(value: object) -> object:
 
 def _operation(value: object) -> object:
     return CLASS_NAMES.get(value, value) if isinstance(value, str) else value
+
+
+def _known(operation: str) -> str:
+    if operation not in tasks.OPERATIONS:
+        hint = did_you_mean(operation, tasks.OPERATIONS)
+        raise ValueError(f"unknown operation {quoted(operation)}{hint}; known: {', '.join(tasks.OPERATIONS)}")
+    return operation
 
 
 def _renamed(value: object) -> object:
@@ -91,7 +99,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedList = Annotated[
     list[Seed], Field(min_length=1, max_length=100), AfterValidator(_distinct), BeforeValidator(_listed)
 ]
-Operation = Annotated[Literal["add", "subtract", "multiply", "divide"], BeforeValidator(_operation)]
+Operation = Annotated[str, BeforeValidator(_operation), AfterValidator(_known)]
 Style = Literal["symbolic", "worded"]
 Operand = Annotated[int, Field(ge=0, le=tasks.LARGEST)]
 OperandRange = Annotated[
@@ -101,8 +109,6 @@ Target = Annotated[str, Field(pattern=_TARGET, max_length=100), AfterValidator(_
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 Word = Annotated[str, Field(min_length=1, max_length=40)]
 ByClass = BeforeValidator(_renamed)
-
-assert get_args(get_args(Operation)[0]) == tasks.OPERATIONS
 
 
 class _Section(BaseModel):
@@ -115,68 +121,72 @@ class Lora(_Section):
     """Low-rank adapters (arXiv:2106.09685). Unset fields are taken from the section further out."""
 
     rank: Annotated[int | None, Field(ge=1, le=4096)] = Field(
-        None, description="rank of each adapter; 16 if unset"
+        default=None, description="rank of each adapter; 16 if unset"
     )
     alpha: Annotated[float | None, Field(gt=0, le=1e6)] = Field(
-        None, description="the update is multiplied by alpha / rank (mlx-lm's `scale`); 32 if unset"
+        default=None, description="the update is multiplied by alpha / rank (mlx-lm's `scale`); 32 if unset"
     )
     dropout: Annotated[float | None, Field(ge=0, lt=1)] = Field(
-        None, description="share of the adapters' inputs dropped while training; 0 if unset"
+        default=None, description="share of the adapters' inputs dropped while training; 0 if unset"
     )
     targets: Annotated[
         list[Target] | None, Field(min_length=1, max_length=50), AfterValidator(lambda v: v and _distinct(v))
-    ] = Field(None, description="layers of each block that get one; q_proj, k_proj, v_proj, o_proj if unset")
+    ] = Field(
+        default=None, description="layers of each block that get one; q_proj, k_proj, v_proj, o_proj if unset"
+    )
     num_layers: Annotated[int | None, Field(ge=-1, le=10_000)] = Field(
-        None, description="how many of the last blocks get them; -1, all of them, if unset"
+        default=None, description="how many of the last blocks get them; -1, all of them, if unset"
     )
 
 
 class Arm(_Section):
     """One way to train. Unset fields are taken from `training`."""
 
-    enabled: Flag = Field(True, description="whether the arm runs")
+    enabled: Flag = Field(default=True, description="whether the arm runs")
     method: Method = Field(
-        "sft",
-        description="`sft`; `shuffled` (answers permuted within the class, a control); `classified` (a part of the "
-        "loss is the class word at an intermediate layer), also written `dual_reward`; `grpo` is not supported",
+        default="sft",
+        description="`sft`; `shuffled` (answers permuted within the class, a control); `classified` (part of the "
+        "loss is the class word at an intermediate layer), also written `dual_reward`; `grpo` is refused",
     )
-    use_lora: Flag | None = Field(None, description="false is `fine_tune_type: full`")
+    use_lora: Flag | None = Field(default=None, description="false is `fine_tune_type: full`")
     fine_tune_type: Literal["lora", "dora", "full"] | None = Field(
-        None, description="as in mlx-lm; lora if unset"
+        default=None, description="as in mlx-lm; lora if unset"
     )
-    learning_rate: Rate | None = Field(None, description="of Adam")
-    batch_size: Batch | None = Field(None, description="rows a step")
-    max_steps: Steps | None = Field(None, description="optimizer updates")
+    learning_rate: Rate | None = Field(default=None, description="of Adam")
+    batch_size: Batch | None = Field(default=None, description="rows a step")
+    max_steps: Steps | None = Field(default=None, description="optimizer updates")
     checkpoint_steps: StepList | None = Field(
-        None,
+        default=None,
         description="updates after which a checkpoint is kept; those inherited beyond max_steps are left out",
     )
-    seeds: SeedList | None = Field(None, description="one run each")
+    seeds: SeedList | None = Field(default=None, description="one run each")
     classifier_weight: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.7, description="classified: share of the loss that is the class word's"
+        default=0.7, description="classified: share of the loss that is the class word's"
     )
     classifier_layer_pct: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.54, description="classified: depth at which the class word is read, as a share of the layers"
+        default=0.54,
+        description="classified: depth at which the class word is read, as a share of the layers",
     )
     classifier_targets: Annotated[dict[Operation, Word] | None, ByClass] = Field(
-        None, description="classified: the word of each class; the operation's own name if unset"
+        default=None, description="classified: the word of each class; the operation's own name if unset"
     )
-    lora: Lora = Field(Lora(), description="adapters of this arm")
+    lora: Lora = Field(default=Lora(), description="adapters of this arm")
 
 
 class Training(_Section):
     """How the arms are trained; each may say otherwise for itself."""
 
-    max_steps: Steps = Field(300, description="optimizer updates")
-    batch_size: Batch = Field(16, description="rows a step, classes mixed")
-    learning_rate: Rate = Field(5e-4, description="of Adam")
+    max_steps: Steps = Field(default=300, description="optimizer updates")
+    batch_size: Batch = Field(default=16, description="rows a step, classes mixed")
+    learning_rate: Rate = Field(default=5e-4, description="of Adam")
     checkpoint_steps: StepList = Field(
-        [0, 25, 50, 100, 150, 200, 300], description="updates after which a checkpoint is kept; 0 always is"
+        default=[0, 25, 50, 100, 150, 200, 300],
+        description="updates after which a checkpoint is kept; 0 always is",
     )
-    seeds: SeedList = Field([0, 1, 2], description="one run of each arm for each")
-    lora: Lora = Field(Lora(), description="adapters of all arms; also written `parameters.lora`")
+    seeds: SeedList = Field(default=[0, 1, 2], description="one run of each arm for each")
+    lora: Lora = Field(default=Lora(), description="adapters of all arms; also written `parameters.lora`")
     training_methods: Annotated[dict[Name, Arm], Field(min_length=1, max_length=20)] = Field(
-        {"sft": Arm()}, description="the arms by name"
+        default={"sft": Arm()}, description="the arms by name"
     )
 
 
@@ -184,7 +194,7 @@ class Prompt(_Section):
     """A prompt to look at, with the answer that it should have."""
 
     prompt: str = Field(description="such as `7 * 8 = `")
-    expected: str | None = Field(None, description="its answer, checked; computed if unset")
+    expected: str | None = Field(default=None, description="its answer, checked; computed if unset")
 
 
 def _prompts(value: object) -> object:
@@ -197,26 +207,28 @@ PromptList = Annotated[list[Annotated[Prompt, BeforeValidator(_prompts)]], Field
 class Parameters(_Section):
     """The task, what is looked for, and what is shown."""
 
-    seed: Seed = Field(0, description="draws the problems, not the training")
+    seed: Seed = Field(default=0, description="draws the problems, not the training")
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
-        1800, description="training problems, all classes together; each class gets the same number"
+        default=1800, description="training problems, all classes together; each class gets the same number"
     )
-    num_valid: Annotated[int, Field(ge=1, le=100_000)] = Field(30, description="validation problems a class")
+    num_valid: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=30, description="validation problems a class"
+    )
     num_test: Annotated[int, Field(ge=10, le=100_000)] = Field(
         60, description="test problems a class, the ones judged"
     )
     operations: Annotated[list[Operation], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
-        None, description="the classes; those of `task_vocabulary` if unset"
+        default=None, description="the classes; those of `task_vocabulary` if unset"
     )
     operands: Annotated[dict[Operation, OperandRange], ByClass] = Field(
-        {},
-        description="smallest and largest operand by class (divide: of divisor and quotient); [2, 99] if unset",
+        default={},
+        description="smallest and largest operand by class (divide: divisor and quotient); [2, 99] if unset",
     )
     styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        ["symbolic"], description="prompt styles that are trained on"
+        default=["symbolic"], description="prompt styles that are trained on"
     )
     read_styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
-        ["symbolic", "worded"], description="prompt styles that are read at every checkpoint"
+        default=["symbolic", "worded"], description="prompt styles that are read at every checkpoint"
     )
     lora: Lora = Field(
         Lora(), description="adapters of all arms, if neither `training.lora` nor the arm says"
@@ -225,7 +237,8 @@ class Parameters(_Section):
         description="words and operator glyphs by class; numbers are left out, answers come from each problem"
     )
     test_prompts: Annotated[dict[Operation, PromptList], ByClass] = Field(
-        {}, description="prompts that are shown in the report; kept out of training, validation and test"
+        default={},
+        description="prompts that are shown in the report; kept out of training, validation and test",
     )
 
 
@@ -233,9 +246,11 @@ class Layout(_Section):
     """The whole file."""
 
     name: Name = Field(description="of the experiment: letters, digits, `_`, `-`, `.`")
-    description: Annotated[str, Field(max_length=2000)] = Field("", description="a sentence for people")
+    description: Annotated[str, Field(max_length=2000)] = Field(
+        default="", description="a sentence for people"
+    )
     model: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         description="`smollm2-135m-instruct` (embedded), a hub id or a folder"
     )
-    training: Training = Field(Training(), description="see below")
+    training: Training = Field(default=Training(), description="see below")
     parameters: Parameters = Field(description="see below")

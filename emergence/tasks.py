@@ -2,8 +2,8 @@
 
 In: operand ranges, counts and a seed. Out: `Splits` of `Problem`s, and JSONL files of them. Pure Python.
 
-Commuted pairs (`3 + 4`, `4 + 3`) are one problem: a suite that tests on the mirror image of what it trained on
-measures memory. See SCIENCE.md, *Data*.
+Commuted pairs (`3 + 4`, `4 + 3`) are one problem: a suite that tests on the mirror image of what it trained
+on measures memory. See SCIENCE.md, *Data*.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Ranges(Protocol):
 class Problem:
     """`a operation b`, with a whole, non-negative answer.
 
-    Raises `UsageError` for an unknown operation, a negative or too large operand, a negative difference, a division
-    by zero or one that leaves a remainder.
+    Raises `UsageError` for an unknown operation, a negative or too large operand, a negative difference, a
+    division by zero or one that leaves a remainder.
     """
 
     operation: str
@@ -122,8 +122,8 @@ class Splits:
             if shared := sorted(keys[one] & keys[other]):
                 operation, a, b = shared[0]
                 raise UsageError(
-                    f"{len(shared)} problems are in both {one} and {other}, such as {a} {GLYPHS[operation]} {b}; "
-                    "what is tested must not be trained on"
+                    f"{len(shared)} problems are in both {one} and {other}, such as {a} {GLYPHS[operation]} "
+                    f"{b}; what is tested must not be trained on"
                 )
 
 
@@ -158,23 +158,23 @@ def distinct(operation: str, low: int, high: int) -> int:
 
 
 def shortage(operation: str, low: int, high: int, need: int, exclude: Iterable[Problem] = ()) -> str:
-    """Empty where a range holds `need` distinct problems outside `exclude`; otherwise what is wrong, with the remedy."""
+    """Empty where a range holds `need` distinct problems outside `exclude`; otherwise what is wrong."""
     inside = {p.key for p in exclude if _inside(p.key, operation, low, high)}
     free = distinct(operation, low, high) - len(inside)
     if free >= need:
         return ""
     return (
-        f"[{low}, {high}] holds {free} distinct problems, but {need} a class are needed for training, validation and "
-        "test; widen the range or ask for fewer"
+        f"[{low}, {high}] holds {free} distinct problems, but {need} a class are needed for training, "
+        "validation and test; widen the range or ask for fewer"
     )
 
 
 def generate(task: Ranges, exclude: Iterable[Problem] = ()) -> Splits:
-    """Balanced, seeded splits, classes interleaved; nothing of `exclude` (nor its mirror image) is in any of them.
+    """Balanced, seeded splits, classes interleaved; `exclude` (or its mirror image) is in none of them.
 
-    Test problems are drawn first, so that they stay the same when more are trained on; each operation has its own
-    generator, so that they stay the same when another operation joins. Raises `UsageError` where a range holds too
-    few distinct problems.
+    Test problems are drawn first, so that they stay the same when more are trained on; each operation has its
+    own generator, so that they stay the same when another operation joins. Raises `UsageError` where a range
+    holds too few distinct problems.
     """
     exclude = tuple(exclude)
     banned = {p.key for p in exclude}
@@ -198,7 +198,7 @@ def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
 
 
 def read_jsonl(path: Path) -> tuple[Problem, ...]:
-    """The problems of a file that `write_jsonl` wrote; raises `UsageError` naming every line that is not one."""
+    """The problems of a file that `write_jsonl` wrote; raises `UsageError` naming every wrong line."""
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -2,8 +2,8 @@
 
 In: a tokenizer, the vocabulary as written, problems. Out: `Vocabulary`, `Row`s, random words for the control.
 
-Ids, not strings: a word is every single-token variant of it (bare, after a space, capitalised), looked up once. A
-word that has none is left out by name, never cut to its first piece. See SCIENCE.md, *Measurement* 3 and 4.
+Ids, not strings: a word is every single-token variant of it (bare, after a space, capitalised), looked up
+once. A word that has none is left out by name, never cut to its first piece. See SCIENCE.md, *Measurement* 3 and 4.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Vocabulary:
     table: tuple[Entry, ...]
 
     def for_style(self, style: str) -> dict[str, tuple[int, ...]]:
-        """Ids by class, less the words that stand in the style's prompts: those would be copied, not recognised.
+        """Ids by class, less the words that stand in the style's prompts: those would be copied.
 
         Raises `UsageError` where that leaves a class without a word.
         """
@@ -94,7 +94,7 @@ class Vocabulary:
 
 
 def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Ids of a prompt for a base model: with the BOS if the tokenizer puts one, and nothing after the text."""
+    """Ids of a prompt for a base model: with the BOS if the tokenizer puts one, nothing after the text."""
     bare, full = _ids(tokenizer, text), _ids(tokenizer, text, special=True)
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
@@ -107,9 +107,9 @@ def encode_prompt(tokenizer: Any, text: str) -> tuple[int, ...]:
 def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[int, ...]:
     """Ids of an answer as the model writes it after exactly `encode_prompt(prompt)`; no end of text.
 
-    Taken from prompt and answer encoded together where the prompt's ids stay as they are; otherwise (a tokenizer that
-    merges the prompt's last space with the answer) from the answer alone, less the space that SentencePiece puts
-    before any text. Raises `NotMeasurable` where neither reads back as what was written.
+    Taken from prompt and answer encoded together where the prompt's ids stay as they are; otherwise (a
+    tokenizer that merges the prompt's last space with the answer) from the answer alone, less the space that
+    SentencePiece puts before any text. Raises `NotMeasurable` where neither reads back as what was written.
     """
     before = _ids(tokenizer, prompt)
     joint = _ids(tokenizer, prompt + answer)
@@ -150,7 +150,7 @@ def boundary_report(
 ) -> tuple[str, ...]:
     """A note for each style in which prompt and answer encoded together differ from one after the other.
 
-    Nothing is wrong then: the suite trains and reads on the latter. But the model's pretraining saw the former.
+    Nothing is wrong then: the suite trains and reads on the latter. But pretraining saw the former.
     """
     notes, problems = [], tuple(problems)
     for style in styles:
@@ -162,8 +162,8 @@ def boundary_report(
                 odd.append(prompt + answer)
         if odd:
             notes.append(
-                f"style {style}: {len(odd)} of {len(problems)} prompts are cut otherwise when encoded together with "
-                f"their answer, such as {odd[0]!r}; trained and read as encode(prompt) + encode(answer)"
+                f"style {style}: {len(odd)} of {len(problems)} prompts are cut otherwise if encoded together "
+                f"with their answer, such as {odd[0]!r}; trained and read as encode(prompt) + encode(answer)"
             )
     return tuple(notes)
 
@@ -171,8 +171,8 @@ def boundary_report(
 def audit(tokenizer: Any, vocabulary: Mapping[str, Sequence[str]]) -> Vocabulary:
     """The token sets of a vocabulary (class to words and glyphs as written).
 
-    A class that is an operation has its own glyph in its glyphs even if not written. Raises `UsageError`, with all
-    problems at once, for a class without a single-token word and for an id that belongs to two classes.
+    A class that is an operation has its own glyph in its glyphs even if not written. Raises `UsageError`,
+    with all problems at once, for a class without a single-token word and for an id that belongs to two classes.
     """
     table = []
     for cls, written in vocabulary.items():
@@ -194,9 +194,9 @@ def random_words(
 ) -> dict[str, tuple[int, ...]]:
     """Sets of random words, as many and as frequent as those of the classes in turn, for control C2.
 
-    In a BPE vocabulary an id is a rank of frequency, so each word of a class is replaced by a word of letters among
-    the nearest in rank that has the same variants. No word is in two sets, in the vocabulary, or a longer or shorter
-    form of one that is. Raises `NotMeasurable` where the tokenizer has too few words.
+    In a BPE vocabulary an id is a rank of frequency, so each word of a class is replaced by a word of letters
+    among the nearest in rank that has the same variants. No word is in two sets, in the vocabulary, or a form
+    of one that is. Raises `NotMeasurable` where the tokenizer has too few words.
     """
     rng = np.random.default_rng([seed, 29])
     spellings = _spellings(tokenizer)
@@ -286,7 +286,7 @@ def _empty(vocabulary: Mapping[str, Sequence[str]], table: Sequence[Entry]) -> I
         words = [e for e in table if e.cls == cls and e.family == "words"]
         if not any(e.ids for e in words):
             why = "; ".join(f"{e.word!r}: {e.left_out}" for e in words) or "it holds no word"
-            yield f"parameters.task_vocabulary.{cls}: no word is a single token of this model ({why}); add another word"
+            yield f"parameters.task_vocabulary.{cls}: no word is one token here ({why}); add another word"
 
 
 def _shared(table: Sequence[Entry]) -> Iterator[str]:
@@ -296,8 +296,8 @@ def _shared(table: Sequence[Entry]) -> Iterator[str]:
             first = owner.setdefault(i, e)
             if first.cls != e.cls:
                 yield (
-                    f"parameters.task_vocabulary: {first.word!r} of {first.cls} and {e.word!r} of {e.cls} are the same "
-                    f"token {i}; a token can stand for one class only: take it out of one"
+                    f"parameters.task_vocabulary: {first.word!r} of {first.cls} and {e.word!r} of {e.cls} "
+                    f"are the same token {i}; a token can stand for one class only: take it out of one"
                 )
 
 

@@ -1,8 +1,9 @@
 """YAML as a person means it, or an error with the line: no guessing, nothing executed, nothing large.
 
-In: the bytes of a file. Out: `Document`, plain dicts, lists and scalars with the line of each. YAML 1.2 scalars:
-`1e-4` is a number, `no` and `12:30` are words, `010` is refused; so are duplicate keys, aliases, tags, several
-documents, non-finite numbers and deep nesting. Of PyYAML only the event parser is used, which builds no objects.
+In: the bytes of a file. Out: `Document`, plain dicts, lists and scalars with the line of each. Scalars are
+those of YAML 1.2: `1e-4` is a number, `no` and `12:30` are words; `010` is refused, and so are duplicate keys,
+aliases, tags, several documents, non-finite numbers and deep nesting. Of PyYAML only the event parser is used,
+which builds no objects.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from .wording import dotted, printable
 
 LARGEST = 256 * 1024
 """Bytes; a config is a few thousand."""
@@ -138,10 +141,8 @@ class _Reader:
             top = self.stack[-1]
             top.key, path = event.value, (*top.path, event.value)
             if event.value in top.value:
-                first = self.document.lines[path]
-                self.document.wrong.append(
-                    f"{self.document.name}:{line}: {dotted(path)}: given twice, first in line {first}; drop one"
-                )
+                twice = f"given twice, first in line {self.document.lines[path]}; drop one"
+                self.document.wrong.append(f"{self.document.name}:{line}: {dotted(path)}: {twice}")
             self.document.lines[path] = line
             return
         path = self._next_path()
@@ -196,19 +197,7 @@ class _Reader:
 
     def _untagged(self, event: Any, line: int) -> None:
         if event.tag is not None and event.tag != "!":
-            self._refuse(line, f"the tag {event.tag[:60]!r}; write the plain value")
+            self._refuse(line, f"the tag {printable(event.tag)!r}; write the plain value")
 
     def _refuse(self, line: int, what: str) -> None:
         raise Refused(f"{self.document.name}:{line}: {what}")
-
-
-def dotted(path: Path) -> str:
-    """`training.checkpoint_steps[2]`, with what does not print escaped."""
-    text = "".join(f"[{p}]" if isinstance(p, int) else f".{printable(p)}" for p in path)
-    return text.removeprefix(".")
-
-
-def printable(text: str, longest: int = 60) -> str:
-    """One short line of `text`: control characters, direction marks and lone surrogates escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:longest])
-    return shown + "..." * (len(text) > longest)

@@ -1,0 +1,224 @@
+"""From a file to the settings: what it leaves open is filled in, what the whole shows to be wrong is told.
+
+In: a document that was read, and overrides. Out: an `Experiment` with its notices, or every problem at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from . import arms, fields, layout, overrides, tasks
+from .arms import Findings
+from .errors import UsageError
+from .settings import Experiment, Task, TestPrompt
+from .wording import did_you_mean, dotted, printable, quoted
+from .yaml_strict import Document, Path
+
+_VOCABULARY: Path = ("parameters", "task_vocabulary")
+_ANYWHERE = (2, 99)
+"""Operands of a class for which the config names none."""
+
+
+def resolve(document: Document, given: Mapping[str, object]) -> Experiment:
+    """The experiment in a document, after the overrides; raises `UsageError` with a line for each problem."""
+    if not isinstance(document.data, dict):
+        what = "empty" if document.data in (None, "") else "not a mapping"
+        raise UsageError(f"{document.place(())}: the config is {what}; write name, model and parameters")
+    for path, line in list(document.lines.items()):
+        document.lines.setdefault(tuple(layout.CLASS_NAMES.get(str(p), p) for p in path), line)
+    notices = _top_level(document) + overrides.apply(document, given, as_text) + _without_meaning(document)
+    wrong = list(document.wrong)
+    try:
+        file = layout.Layout.model_validate(document.data)
+    except ValidationError as error:
+        wrong += fields.explain(error, document)
+    findings = Findings(document, notices, wrong)
+    experiment = None if wrong else _experiment(file, findings)
+    if experiment is None or findings.wrong:
+        raise UsageError("\n".join(dict.fromkeys(findings.wrong)))
+    return experiment
+
+
+def as_text(path: Path) -> bool:
+    """Fields whose value is the text that was written: the word `no`, the answer 56, the name 1e5."""
+    if path[:1] == ("parameters",):
+        path = path[1:]
+    if path[:1] in (("name",), ("model",), ("description",), ("task_vocabulary",), ("test_prompts",)):
+        return True
+    return path[:2] == ("training", "training_methods") and path[3:4] == ("classifier_targets",)
+
+
+def _top_level(document: Document) -> list[str]:
+    """Unknown top-level keys are parameters, as lazarus has it, unless they look like a slip of ours."""
+    data, notices = document.data, []
+    parameters = data.get("parameters")
+    for key in [k for k in data if k not in layout.Layout.model_fields]:
+        place = document.place((key,))
+        if key in layout.Parameters.model_fields and isinstance(parameters, dict) and key not in parameters:
+            parameters[key] = data[key]
+            for path, line in list(document.lines.items()):
+                if path[:1] == (key,):
+                    document.lines.setdefault(("parameters", *path), line)
+            notices.append(f"{place}: {key}: read as parameters.{key}")
+        elif hint := did_you_mean(key, layout.Layout.model_fields):
+            document.wrong.append(f"{place}: {printable(key)}: unknown key{hint}")
+        else:
+            notices.append(f"{place}: {printable(key)}: not used here")
+        del data[key]
+    return notices
+
+
+def _without_meaning(document: Document) -> list[str]:
+    """Take out what lazarus configs say and nothing here reads."""
+    training = document.data.get("training")
+    methods = training.get("training_methods") if isinstance(training, dict) else None
+    sections: list[tuple[Path, Any, Sequence[str]]] = [(("training",), training, layout.UNUSED["training"])]
+    for name, arm in methods.items() if isinstance(methods, dict) else ():
+        sections.append((("training", "training_methods", name), arm, layout.UNUSED["method"]))
+    notices = []
+    for path, section, names in sections:
+        for name in [n for n in names if isinstance(section, dict) and n in section]:
+            del section[name]
+            if section.get("method") != "grpo":
+                where = (*path, name)
+                notices.append(f"{document.place(where)}: {dotted(where)}: not used here")
+    return notices
+
+
+def _experiment(file: layout.Layout, findings: Findings) -> Experiment:
+    operations = _operations(file.parameters, findings)
+    written = file.parameters.task_vocabulary
+    vocabulary = {cls: _words(cls, [*words], findings) for cls, words in written.items() if cls in operations}
+    vocabulary = {cls: vocabulary[cls] for cls in operations if cls in vocabulary}
+    _check_overlap(vocabulary, findings)
+    prompts = tuple(_prompts(file.parameters, operations, findings))
+    for field in ("name", "description", "model"):
+        if bad := _unprintable(getattr(file, field)):
+            findings.say((field,), f"holds the character {bad}; write it without")
+    return Experiment(
+        name=file.name,
+        description=file.description,
+        model=file.model,
+        arms=arms.resolve(file, vocabulary, findings),
+        task=_task(file.parameters, operations, prompts, findings),
+        vocabulary=vocabulary,
+        test_prompts=prompts,
+        notices=tuple(findings.notices),
+    )
+
+
+def _operations(p: layout.Parameters, findings: Findings) -> tuple[str, ...]:
+    named = p.operations if p.operations is not None else list(p.task_vocabulary)
+    for cls in p.task_vocabulary:
+        if cls not in named:
+            findings.note((*_VOCABULARY, cls), "left out: not among the operations")
+    for cls in named:
+        if cls not in p.task_vocabulary:
+            findings.say(_VOCABULARY, f"no words for the class {cls}; add some, or drop it from operations")
+    if len(named) < 2:
+        findings.say(_VOCABULARY, f"{len(named)} class; a classifier tells classes apart: write at least 2")
+    return tuple(op for op in tasks.OPERATIONS if op in named)
+
+
+def _words(cls: str, written: Sequence[str], findings: Findings) -> tuple[str, ...]:
+    kept: list[str] = []
+    for i, word in enumerate(written):
+        path = (*_VOCABULARY, cls, i)
+        if bad := _unprintable(word):
+            findings.say(path, f"{quoted(word)} holds the character {bad}; write it without")
+        elif word != word.strip():
+            findings.say(path, f"{quoted(word)} has a space around it; drop it, spaced variants are found")
+        elif word.isnumeric():
+            findings.note(path, f"{quoted(word)} left out: answers come from each problem")
+        elif word in kept:
+            findings.say(path, f"{quoted(word)} is given twice; drop one")
+        else:
+            kept.append(word)
+    if not any(any(c.isalpha() for c in word) for word in kept):
+        findings.say((*_VOCABULARY, cls), f"no word for the class {cls}; add one, such as {cls}")
+    return tuple(kept)
+
+
+def _check_overlap(vocabulary: Mapping[str, Sequence[str]], findings: Findings) -> None:
+    owner = {glyph: cls for cls, glyph in tasks.GLYPHS.items()}
+    for cls, words in vocabulary.items():
+        for word in words:
+            first = owner.setdefault(word.casefold(), cls)
+            if first != cls:
+                what = (
+                    f"{quoted(word)} belongs to {first}, too; a word can stand for one class only: drop one"
+                )
+                findings.say((*_VOCABULARY, cls), what)
+
+
+def _task(
+    p: layout.Parameters, operations: tuple[str, ...], prompts: Sequence[TestPrompt], findings: Findings
+) -> Task:
+    ranges = p.operands
+    task = Task(
+        operations=operations,
+        operands={op: (ranges[op][0], ranges[op][1]) if op in ranges else _ANYWHERE for op in operations},
+        styles=tuple(p.styles),
+        read_styles=tuple(p.read_styles),
+        num_train=p.num_samples // max(len(operations), 1),
+        num_valid=p.num_valid,
+        num_test=p.num_test,
+        seed=p.seed,
+    )
+    if unread := [style for style in p.styles if style not in p.read_styles]:
+        findings.say(("parameters", "read_styles"), f"{unread[0]} is trained on but not read; add it")
+    if task.num_train < 1:
+        findings.say(("parameters", "num_samples"), f"{p.num_samples} is less than one a class; raise it")
+    need = task.num_train + task.num_valid + task.num_test
+    for op, (low, high) in task.operands.items():
+        path = ("parameters", "operands", op)
+        if op == "divide" and low == 0:
+            findings.say(path, f"[{low}, {high}] holds the divisor 0; begin at 1")
+        elif short := tasks.shortage(op, low, high, need, [t.problem for t in prompts]):
+            findings.say(path, short)
+    return task
+
+
+def _prompts(p: layout.Parameters, operations: Sequence[str], findings: Findings) -> Iterator[TestPrompt]:
+    seen: set[str] = set()
+    for cls, written in p.test_prompts.items():
+        if cls not in operations:
+            findings.note(("parameters", "test_prompts", cls), "left out: not among the operations")
+            continue
+        for i, row in enumerate(written):
+            path: Path = ("parameters", "test_prompts", cls, i)
+            if row.prompt in seen:
+                findings.say(path, f"{quoted(row.prompt)} is given twice; drop one")
+            elif shown := _prompt(cls, row, path, p.read_styles, findings):
+                yield shown
+            seen.add(row.prompt)
+
+
+def _prompt(
+    cls: str, row: layout.Prompt, path: Path, read_styles: Sequence[str], findings: Findings
+) -> TestPrompt | None:
+    text = quoted(row.prompt)
+    try:
+        problem, style = tasks.parse(row.prompt)
+    except UsageError as error:
+        findings.say(path, str(error))
+        return None
+    answer = str(problem.answer)
+    if problem.operation != cls:
+        findings.say(path, f"{text} is a problem to {problem.operation}, not to {cls}; move it there")
+    elif row.expected is not None and row.expected.strip() != answer:
+        findings.say(path, f"the answer of {text} is {answer}, not {quoted(row.expected)}")
+    elif style not in read_styles:
+        findings.say(path, f"{text} is {style}, which read_styles leaves out; add it there")
+    else:
+        if row.prompt != problem.prompt(style):
+            findings.note(path, f"{text} is read as it is; what is trained on is {problem.prompt(style)!r}")
+        return TestPrompt(operation=cls, prompt=row.prompt, expected=answer)
+    return None
+
+
+def _unprintable(text: str) -> str:
+    return next((f"U+{ord(c):04X}" for c in text if not c.isprintable()), "")

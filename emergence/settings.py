@@ -1,0 +1,121 @@
+"""What a config decides, with nothing left open: frozen, and the same for every stage that asks.
+
+In: what `resolver` found in a file. Out: `Experiment`, `Arm`, `Task`, `LoRA`, `TestPrompt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from . import tasks
+from .errors import UsageError
+from .wording import did_you_mean
+
+
+class _Settled(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LoRA(_Settled):
+    """Low-rank adapters on the named layers of the last `num_layers` blocks (-1: of all)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    num_layers: int = -1
+
+    @property
+    def scale(self) -> float:
+        """What the update is multiplied by: mlx-lm's `scale`."""
+        return self.alpha / self.rank
+
+
+class Arm(_Settled):
+    """One way to train; with a seed, a run."""
+
+    name: str
+    method: Literal["sft", "shuffled", "classified"] = "sft"
+    fine_tune_type: Literal["lora", "dora", "full"] = "lora"
+    learning_rate: float = 5e-4
+    batch_size: int = 16
+    max_steps: int = 300
+    checkpoint_steps: tuple[int, ...] = (0, 25, 50, 100, 150, 200, 300)
+    """Ascending, 0 first, none beyond `max_steps`."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    lora: LoRA = LoRA()
+    classifier_weight: float = 0.7
+    classifier_layer_pct: float = 0.54
+    classifier_targets: dict[str, str] = {}
+    """Class to the word that a `classified` arm is taught to read out at `classifier_layer_pct`."""
+
+
+class Task(_Settled):
+    """The problems: counts are per class."""
+
+    operations: tuple[str, ...]
+    operands: dict[str, tuple[int, int]]
+    styles: tuple[str, ...] = ("symbolic",)
+    """Trained on."""
+    read_styles: tuple[str, ...] = ("symbolic", "worded")
+    """Read at every checkpoint."""
+    num_train: int = 600
+    num_valid: int = 30
+    num_test: int = 60
+    seed: int = 0
+
+
+class TestPrompt(_Settled):
+    """A prompt to show, as it was written, with its checked answer."""
+
+    __test__: ClassVar[bool] = False
+
+    operation: str
+    prompt: str
+    expected: str
+
+    @property
+    def problem(self) -> tasks.Problem:
+        """What it asks."""
+        return tasks.parse(self.prompt)[0]
+
+    @property
+    def style(self) -> str:
+        """How it asks."""
+        return tasks.parse(self.prompt)[1]
+
+
+class Experiment(_Settled):
+    """All that a config decides."""
+
+    name: str
+    description: str
+    model: str
+    arms: tuple[Arm, ...]
+    """The enabled ones, a `shuffled` control always among them."""
+    task: Task
+    vocabulary: dict[str, tuple[str, ...]]
+    """Class to words and glyphs as written, numbers left out."""
+    test_prompts: tuple[TestPrompt, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What was read otherwise than one might think, a line each."""
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; raises `UsageError` with the known ones."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        hint = did_you_mean(name, [a.name for a in self.arms])
+        raise UsageError(
+            f"unknown arm {name!r}{hint}; this config has {', '.join(a.name for a in self.arms)}"
+        )
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hex digits of SHA-256 over all fields but the notices, as canonical JSON."""
+        fields = self.model_dump(mode="json", exclude={"notices"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
