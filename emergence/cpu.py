@@ -135,7 +135,8 @@ def _chunks(size: int) -> Iterator[slice]:
 
 
 def _sigmoid(z: np.ndarray, buffer: np.ndarray) -> np.ndarray:
-    out = np.negative(z, out=buffer[: z.size])
+    out = buffer[: z.size]
+    np.negative(z, out=out)
     with np.errstate(over="ignore"):  # exp overflows to infinity, whose reciprocal is the right 0
         np.exp(out, out=out)
     out += 1
