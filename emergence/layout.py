@@ -145,8 +145,8 @@ class Arm(_Section):
     enabled: Flag = Field(default=True, description="whether the arm runs")
     method: Method = Field(
         default="sft",
-        description="`sft`; `shuffled` (answers permuted within the class, a control); `classified` (part of the "
-        "loss is the class word at an intermediate layer), also written `dual_reward`; `grpo` is refused",
+        description="`sft`; `shuffled`: answers permuted within the class, a control; `classified` or "
+        "`dual_reward`: the class word at an intermediate layer is taught, too; `grpo` is refused",
     )
     use_lora: Flag | None = Field(default=None, description="false is `fine_tune_type: full`")
     fine_tune_type: Literal["lora", "dora", "full"] | None = Field(
@@ -160,8 +160,9 @@ class Arm(_Section):
         description="updates after which a checkpoint is kept; those inherited beyond max_steps are left out",
     )
     seeds: SeedList | None = Field(default=None, description="one run each")
-    classifier_weight: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.7, description="classified: share of the loss that is the class word's"
+    classifier_weight: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=0.7,
+        description="classified: weight of the class word's loss beside the answer's, which weighs 1",
     )
     classifier_layer_pct: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.54,

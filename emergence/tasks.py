@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .errors import UsageError
 
@@ -36,6 +36,7 @@ _OPERATION_OF = {g: op for op, g in GLYPHS.items()} | {"×": "multiply", "÷": "
 _OPERATION_OF |= {word: op for op, word in STYLE_WORDS["worded"].items()}
 
 
+@runtime_checkable
 class Ranges(Protocol):
     """What `generate` needs to know; `config.Task` has it. Counts are per class."""
 

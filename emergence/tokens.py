@@ -3,7 +3,7 @@
 In: a tokenizer, the vocabulary as written, problems. Out: `Vocabulary`, `Row`s, random words for the control.
 
 Ids, not strings: a word is every single-token variant of it (bare, after a space, capitalised), looked up
-once. A word that has none is left out by name, never cut to its first piece. See SCIENCE.md, *Measurement* 3 and 4.
+once. A word that has none is left out by name, never cut to its first piece. See SCIENCE.md, *Measurement*.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def audit(tokenizer: Any, vocabulary: Mapping[str, Sequence[str]]) -> Vocabulary
     """The token sets of a vocabulary (class to words and glyphs as written).
 
     A class that is an operation has its own glyph in its glyphs even if not written. Raises `UsageError`,
-    with all problems at once, for a class without a single-token word and for an id that belongs to two classes.
+    with all problems at once, for a class without a single-token word and for an id of two classes.
     """
     table = []
     for cls, written in vocabulary.items():

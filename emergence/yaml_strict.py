@@ -1,9 +1,9 @@
 """YAML as a person means it, or an error with the line: no guessing, nothing executed, nothing large.
 
 In: the bytes of a file. Out: `Document`, plain dicts, lists and scalars with the line of each. Scalars are
-those of YAML 1.2: `1e-4` is a number, `no` and `12:30` are words; `010` is refused, and so are duplicate keys,
-aliases, tags, several documents, non-finite numbers and deep nesting. Of PyYAML only the event parser is used,
-which builds no objects.
+those of YAML 1.2: `1e-4` is a number, `no` and `12:30` are words. `010` is refused, and so are duplicate
+keys, aliases, tags, several documents, non-finite numbers and deep nesting. Of PyYAML only the event parser
+is used, which builds no objects.
 """
 
 from __future__ import annotations
