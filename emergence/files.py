@@ -196,11 +196,13 @@ def remove_tree(folder: Path) -> None:
     """Remove a folder so that a kill leaves it either there or gone, never there in part."""
     aside = _aside(folder)
     os.rename(folder, aside)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():
+        shutil.rmtree(aside)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left under `folder`; only for a caller that holds its lock."""
+def sweep(folder: Path, deep: bool = True) -> None:
+    """Remove what killed writers left in `folder`, and with `deep` under it."""
     for place, folders, names in os.walk(folder):
         for name in [n for n in folders if n.startswith(TEMPORARY)]:
             shutil.rmtree(Path(place, name), ignore_errors=True)
@@ -209,3 +211,5 @@ def sweep(folder: Path) -> None:
             if name.startswith(TEMPORARY):
                 with suppress(FileNotFoundError):
                     Path(place, name).unlink()
+        if not deep:
+            return

@@ -56,14 +56,10 @@ def _items(place: Path, results: Mapping[str, bytes]) -> Iterator[Item]:
         if not path.is_dir() or path.is_symlink() or not _KEY.fullmatch(key):
             continue
         nested = list(_items(path, results)) if path.name == key else []
-        yield _item(
-            path,
-            key,
-            "corrupt" if corrupt else "complete" if name == path.name else "partial",
-            nested,
-            results,
-        )
-        yield from nested
+        state = "corrupt" if corrupt else "complete" if name == path.name else "partial"
+        with suppress(FileNotFoundError):  # somebody else removes it
+            yield _item(path, key, state, nested, results)
+            yield from nested
 
 
 def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping[str, bytes]) -> Item:

@@ -126,7 +126,8 @@ class Store:
         try:
             return self._open(path, kind, spec, parent)
         except Damaged as damage:
-            self.notice(f"{path}: {damage}; it will be built again when it is next needed")
+            if os.path.lexists(path):  # else it was removed just now
+                self.notice(f"{path}: {damage}; it will be built again when it is next needed")
             return None
 
     def get_or_build(
@@ -189,6 +190,7 @@ class Store:
             suppress(FileNotFoundError),
         ):
             files.remove_tree(item.path)
+            files.sweep(item.path.parent, deep=False)
 
     def _shelf(self, kind: str, parent: Entry | None) -> Path:
         if not _KIND.fullmatch(kind):
