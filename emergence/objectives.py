@@ -35,7 +35,8 @@ class Classifier:
 
 def nearest_layer(depth: float, n_layers: int) -> int:
     """Return the block whose depth `(layer + 1) / n_layers` is nearest `depth`; the lower of two as near."""
-    return min(range(n_layers), key=lambda layer: abs((layer + 1) / n_layers - depth))
+    # Rounded, because 1/3 and 2/3 are not as far from 1/2 in floating point.
+    return min(range(n_layers), key=lambda layer: round(abs((layer + 1) / n_layers - depth), 9))
 
 
 def word_id(tokenizer: Any, word: str) -> int:

@@ -38,6 +38,7 @@ from .batches import Batch, Batches, collate, in_length_order, shuffled_answers
 from .checkpoints import State
 from .config import Arm
 from .errors import BrokenExperiment, UsageError
+from .files import sweep
 from .lens import LogitLens
 from .objectives import Classifier, Objective
 from .progress import SILENT, Progress
@@ -73,6 +74,8 @@ def train(
         As loaded; it is given back exactly so, also after an exception.
     rows, valid
         Learned from; scored at each checkpoint, never learned from. Train and valid share no problem.
+    workdir
+        Nobody else writes there meanwhile; unfinished files of a killed call are removed first.
 
     Returns
     -------
@@ -92,10 +95,12 @@ def train(
         Ctrl-C or SIGTERM, after the state has been kept; call again to go on.
     """
     workdir.mkdir(parents=True, exist_ok=True)
+    sweep(workdir)
     base = _logits(model, valid)
     identity = _identity(base, arm, seed, rows, valid)
-    if (done := checkpoints.read_result(workdir, identity)) is not None:
-        return done
+    record = checkpoints.kept(workdir, identity, progress.line)
+    if record is not None and "result" in record:
+        return dict(record["result"])
     learned_from = shuffled_answers(rows, seed) if arm.method == "shuffled" else rows
     classifier = _classifier(arm, tokenizer, learned_from, len(model.layers))
     run = partial(
@@ -111,15 +116,19 @@ def train(
         models.adapter_config(model, arm.fine_tune_type, arm.lora, 0),
         math.log(base.shape[-1]),
     )
-    with models.lora(model, arm.fine_tune_type, arm.lora, _number(seed, _ADAPTERS)):
+    start = _number(seed, _ADAPTERS)
+    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start):
         if not np.array_equal(base, _logits(model, valid)):
             raise BrokenExperiment(
                 f"{arm.name}: {arm.fine_tune_type} layers change the model before any training"
                 " (step 0 must be the base model to the bit); load it in float32, or use lora"
             )
-        result = run().to_the_end(progress)
-    result |= _learned(result["final"]["valid_accuracy"], learned_from, valid)
-    checkpoints.write_result(workdir, result, identity)
+        state = run(record).to_the_end(progress)
+        parameters = sum(v.size for v in checkpoints.flat(model.trainable_parameters()).values())
+    final = state.log[-1]
+    result = {"steps": state.step, "seconds": state.seconds, "parameters": parameters, "final": final}
+    result |= _learned(final["valid_accuracy"], learned_from, valid)
+    checkpoints.write_result(workdir, result, state, identity)
     return result
 
 
@@ -157,8 +166,8 @@ def _number(*seeds: int) -> int:
 
 
 @contextmanager
-def _dropout_from(seed: int) -> Iterator[None]:
-    """Let what draws from MLX's global generator draw from `seed`, and give the generator back as it was."""
+def _generator(seed: int) -> Iterator[None]:
+    """Let mlx-lm's layers, which draw from MLX's global generator, draw from `seed`; then it is as it was."""
     high, low = (int(n) for n in np.array(mx.random.state[0]))  # type: ignore[index]
     mx.random.seed(seed)
     try:
@@ -213,20 +222,22 @@ class _Run:
     identity: str
     adapter_config: Mapping[str, Any]
     ignorance: float
+    record: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
         self.optimizer = optim.Adam(learning_rate=self.arm.learning_rate)
         self.optimizer.init(self.model.trainable_parameters())
         self.gradient = nn.value_and_grad(self.model, self.losses)  # type: ignore[attr-defined]
-        self.state = (
-            checkpoints.read_state(self.workdir, self.model, self.optimizer, self.identity) or State()
-        )
+        self.state = State()
+        if self.record is not None:
+            self.state = checkpoints.restore(self.workdir, self.record, self.model, self.optimizer)
 
     def losses(self, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """Return the loss to minimise, and its parts."""
         return self.objective.losses(self.model, batch)
 
-    def to_the_end(self, progress: Progress) -> dict[str, Any]:
+    def to_the_end(self, progress: Progress) -> State:
+        """Train to the last checkpoint, keeping the state at each and when asked to stop."""
         steps = self.arm.checkpoint_steps
         kept = time.monotonic()
         label = f"train {self.arm.name} seed {self.seed}"
@@ -249,20 +260,14 @@ class _Run:
                     break
                 loss = self.update()
                 task.advance(1, f"loss {loss:.3f}")
-        parameters = sum(v.size for v in checkpoints.flat(self.model.trainable_parameters()).values())
-        return {
-            "steps": self.state.step,
-            "seconds": self.state.seconds,
-            "parameters": parameters,
-            "final": self.state.log[-1],
-        }
+        return self.state
 
     def update(self) -> float:
         """Make one optimizer update and return its answer loss in nats per token."""
         start = time.perf_counter()
         self.model.train()
         batch = self.batches[self.state.step]
-        with _dropout_from(_number(self.seed, _DROPOUT, self.state.step)):
+        with _generator(_number(self.seed, _DROPOUT, self.state.step)):
             (total, parts), gradients = self.gradient(batch)
             self.optimizer.update(self.model, gradients)
             mx.eval(total, parts, self.model.trainable_parameters(), self.optimizer.state)
@@ -274,21 +279,25 @@ class _Run:
         return losses[0]
 
     def check(self, total: float) -> None:
-        """Raise where going on is pointless: NaN, infinity, or answers worse than twice knowing nothing."""
-        answer = [losses[0] for losses in self.state.losses[-_RECENT:]]
-        limit = 2 * max(self.ignorance, self.state.log[0]["valid_loss"])
-        if math.isfinite(total) and (len(answer) < _RECENT or sum(answer) / _RECENT < limit):
-            return
-        raise BrokenExperiment(
-            f"{self.arm.name} seed {self.seed}: diverged at step {self.state.step}, loss {answer[-1]:.3g}"
-            f" (limit {limit:.3g}); lower learning_rate={self.arm.learning_rate:g}"
-        )
+        """Raise where going on is pointless.
+
+        That is: NaN or infinity; for a while answers worse than knowing nothing; or every token as likely as any
+        other, which is what overflowing activations end in behind a norm.
+        """
+        recent = [losses[0] for losses in self.state.losses[-_RECENT:]]
+        limit = max(self.ignorance, 1.5 * self.state.log[0]["valid_loss"])
+        worse = len(recent) == _RECENT and sum(recent) / _RECENT > limit
+        mute = len(recent) == _RECENT and all(abs(nats - self.ignorance) < 1e-3 for nats in recent)
+        if not math.isfinite(total) or worse or mute:
+            raise BrokenExperiment(
+                f"{self.arm.name} seed {self.seed}: diverged at step {self.state.step}, loss {recent[-1]:.3g} nats"
+                f" (knowing nothing: {self.ignorance:.3g}); lower learning_rate={self.arm.learning_rate:g}"
+            )
 
     def checkpoint(self, progress: Progress) -> None:
         """Write the adapters, score the model as it is, and add a line to the log."""
         state, arm = self.state, self.arm
-        folder = self.workdir / "checkpoints" / f"{state.step:07d}"
-        checkpoints.write_checkpoint(folder, self.model, {**self.adapter_config, "step": state.step})
+        state.files |= checkpoints.write_checkpoint(self.workdir, state.step, self.model, self.adapter_config)
         self.model.eval()
         score = objectives.score(lambda batch: self.objective.read(self.model, batch)[0], self.valid)
         if not math.isfinite(score.loss):

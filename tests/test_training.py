@@ -1,0 +1,232 @@
+"""One arm, one seed, from a model to checkpoints."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+import pytest
+import tiny
+from mlx.utils import tree_flatten
+
+from emergence import models, tokens, training
+from emergence.config import Arm, LoRA
+from emergence.errors import BrokenExperiment, UsageError
+from emergence.progress import Progress
+from emergence.tasks import Problem
+
+CLASSES = ("add", "multiply", "subtract")
+LORA = LoRA(rank=4, alpha=8.0)
+
+
+def arm(method: str = "sft", **settings: object) -> Arm:
+    given = {
+        "name": method,
+        "method": method,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "max_steps": 6,
+        "checkpoint_steps": (0, 2, 6),
+        "seeds": (0,),
+        "lora": LORA,
+    }
+    return Arm.model_validate(given | settings)
+
+
+def problems(n: int, seed: int) -> list[Problem]:
+    rng = random.Random(seed)
+    return [Problem(o, rng.randint(20, 60), rng.randint(1, 20)) for o in CLASSES for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return mlx_lm.load(str(folder))
+
+
+@pytest.fixture(scope="module")
+def data(loaded):
+    return tuple(tokens.rows(loaded[1], problems(n, s), ("symbolic",)) for n, s in ((20, 0), (6, 1)))
+
+
+@pytest.fixture
+def train(loaded, data, tmp_path):
+    def run(into: str, arm: Arm, seed: int = 3, **given) -> Path:
+        rows, valid = data
+        training.train(*loaded, arm, seed, rows, valid, tmp_path / into, **given)
+        return tmp_path / into
+
+    return run
+
+
+def tensors(run: Path, step: int) -> dict[str, np.ndarray]:
+    return {
+        k: np.array(v) for k, v in mx.load(str(run / f"checkpoints/{step:07d}/adapters.safetensors")).items()
+    }
+
+
+def written(run: Path) -> dict[str, bytes]:
+    """What is kept of a run, byte by byte; the records hold times."""
+    files = [p for p in run.rglob("*") if p.is_file() and p.name != "result.json"]
+    return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["sft", "shuffled", "classified"])
+def test_each_arm_leaves_checkpoints_at_exactly_its_steps_and_the_model_as_it_was(
+    train, loaded, method, kind
+):
+    model, _ = loaded
+    before = {k: np.array(v) for k, v in tree_flatten(model.parameters())}
+    run = train("run", arm(method, fine_tune_type=kind))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["0000000", "0000002", "0000006"]
+    after = {k: np.array(v) for k, v in tree_flatten(model.parameters())}
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+    log = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [0, 2, 6]
+    assert log[-1]["valid_loss"] < log[0]["valid_loss"]
+    assert ("train_classifier_loss" in log[-1]) == (method == "classified")
+    assert {p.name for p in run.iterdir()} == {"checkpoints", "train.jsonl", "result.json"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_checkpoints_load_with_mlx_lm_and_step_zero_is_the_base_model_to_the_bit(train, loaded, folder, kind):
+    run = train("run", arm(fine_tune_type=kind))
+    prompt = mx.array([loaded[1].encode("7 * 8 = ")])
+    base = np.array(loaded[0](prompt))
+
+    def logits(step: int) -> np.ndarray:
+        tuned, _ = mlx_lm.load(str(folder), adapter_path=str(run / f"checkpoints/{step:07d}"))
+        return np.array(tuned(prompt))
+
+    assert np.array_equal(logits(0), base)
+    assert np.abs(logits(2) - base).max() > 1e-3
+    assert np.abs(logits(6) - logits(2)).max() > 1e-3
+    with models.adapted(loaded[0], run / "checkpoints/0000006"):
+        assert np.allclose(np.array(loaded[0](prompt)), logits(6), atol=1e-5)
+
+
+def test_the_same_seed_makes_the_same_bytes_whatever_was_drawn_before(train):
+    same = arm(lora=LoRA(rank=4, alpha=8.0, dropout=0.2))
+    first = written(train("first", same))
+    mx.random.seed(99)
+    np.random.default_rng().random()
+    assert written(train("again", same)) == first
+    other = written(train("other", same, seed=4))
+    assert (
+        other["checkpoints/0000000/adapters.safetensors"] != first["checkpoints/0000000/adapters.safetensors"]
+    )
+    assert other["train.jsonl"] != first["train.jsonl"]
+
+
+def test_training_leaves_the_global_generator_alone(train):
+    mx.random.seed(5)
+    undisturbed = mx.random.uniform(shape=(4,)).tolist()
+    mx.random.seed(5)
+    train("run", arm(lora=LoRA(rank=4, alpha=8.0, dropout=0.2)))
+    assert mx.random.uniform(shape=(4,)).tolist() == undisturbed
+
+
+def test_arms_of_one_seed_start_alike_and_part_with_their_objective(train):
+    runs = {m: train(m, arm(m)) for m in ("sft", "shuffled", "classified")}
+    starts = [tensors(run, 0) for run in runs.values()]
+    ends = [tensors(run, 6) for run in runs.values()]
+    for name in starts[0]:
+        assert all(np.array_equal(s[name], starts[0][name]) for s in starts)
+    name = "model.layers.0.self_attn.q_proj.lora_b"
+    assert not np.array_equal(ends[0][name], ends[1][name])
+    assert not np.array_equal(ends[0][name], ends[2][name])
+
+
+def test_one_step_is_adams_own_arithmetic(train, loaded, data):
+    """The first update of Adam as mlx-lm sets it, redone in float64 from a numeric gradient's sign."""
+    rate = 1e-3
+    run = train("run", arm(learning_rate=rate, checkpoint_steps=(0, 1), max_steps=1))
+    before, after = tensors(run, 0), tensors(run, 1)
+    moved = np.concatenate([(after[k] - before[k]).ravel() for k in after if k.endswith("lora_b")])
+    # m / sqrt(v) after one step without bias correction: (1 - b1) / sqrt(1 - b2), whatever the gradient.
+    assert np.median(np.abs(moved)) == pytest.approx(rate * 0.1 / np.sqrt(0.001), rel=1e-3)
+    # lora_a has no gradient while lora_b is zero.
+    assert all(np.array_equal(before[k], after[k]) for k in before if k.endswith("lora_a"))
+
+
+def test_num_layers_trains_only_the_last_blocks(train):
+    run = train("run", arm(lora=LoRA(rank=4, alpha=8.0, num_layers=1)))
+    assert {k.split(".")[2] for k in tensors(run, 6)} == {"3"}
+
+
+def test_a_classifier_layer_below_every_trained_block_is_refused(train):
+    late = arm("classified", lora=LoRA(rank=4, num_layers=1), classifier_layer_pct=0.5)
+    with pytest.raises(UsageError, match=r"is L1, below the 1 last blocks .* train more blocks"):
+        train("run", late)
+
+
+def test_the_classifier_targets_of_the_config_are_what_is_taught(train):
+    named = arm(
+        "classified", classifier_targets={"add": "sum", "multiply": "product", "subtract": "difference"}
+    )
+    default, chosen = tensors(train("default", arm("classified")), 6), tensors(train("chosen", named), 6)
+    assert any(not np.array_equal(default[k], chosen[k]) for k in default)
+
+
+BY_HEART = [Problem("add", a, 3) for a in (20, 40, 60)]
+BY_HEART += [Problem("subtract", a, 3) for a in (30, 50, 90)]
+BY_HEART += [Problem("multiply", 11, b) for b in (2, 4, 6)]
+
+
+@pytest.fixture(scope="module")
+def by_heart(loaded, tmp_path_factory):
+    """A run that has learned nine answers by heart: what it returned, its rows and its last checkpoint."""
+    run, rows = tmp_path_factory.mktemp("heart"), tokens.rows(loaded[1], BY_HEART, ("symbolic",))
+    quick = arm(fine_tune_type="full", learning_rate=3e-3, checkpoint_steps=(0, 40), max_steps=40)
+    return training.train(*loaded, quick, 0, rows, rows, run), rows, run / "checkpoints/0000040"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [("lora", float("inf")), ("full", 1e5), ("lora", 100.0)], ids=["NaN", "mute", "worse"]
+)
+def test_divergence_is_a_broken_experiment_with_step_and_loss(loaded, by_heart, tmp_path, kind, rate):
+    _, rows, checkpoint = by_heart
+    wild = arm(fine_tune_type=kind, checkpoint_steps=(0, 60), max_steps=60)
+    wild = wild.model_copy(update={"learning_rate": rate})
+    said = r"sft seed 3: diverged at step \d+, loss (nan|\d).*; lower learning_rate="
+    with models.adapted(loaded[0], checkpoint), pytest.raises(BrokenExperiment, match=said):
+        training.train(*loaded, wild, 3, rows, rows, tmp_path)
+    assert (tmp_path / "checkpoints/0000000").is_dir()
+
+
+def test_what_was_not_learned_is_information_not_an_error(loaded, by_heart, tmp_path):
+    learned, rows, _ = by_heart
+    idle = training.train(*loaded, arm(learning_rate=1e-9), 0, rows, rows, tmp_path)
+    assert idle["learned"] is False
+    assert learned["learned"] is True
+    assert learned["final"]["valid_exact"] == 1
+    assert learned["chance"] == idle["chance"] == pytest.approx(1 / 3)
+
+
+def test_a_finished_run_is_not_trained_again(train, tmp_path):
+    run = train("run", arm())
+    stamps = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    train("run", arm())
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == stamps
+
+
+def test_progress_tells_every_step_and_each_checkpoint(train):
+    lines: list[str] = []
+
+    class Told(Progress):
+        def line(self, text: str) -> None:
+            lines.append(text)
+
+    train("run", arm(), progress=Told())
+    assert [line.split(":")[0] for line in lines] == [f"sft seed 3 step {s}" for s in (0, 2, 6)]
+    assert "held-out first token" in lines[0]
