@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from . import statistics
 from .errors import BrokenExperiment
@@ -26,7 +26,7 @@ _FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
 
 @dataclass(frozen=True)
 class Masses:
-    """Probability masses of one (arm, style, family, operation); all axes `seed step prompt cell`, float64."""
+    """Probability masses of one (arm, style, family, operation); axes `seed step prompt cell`."""
 
     family: str
     steps: tuple[int, ...]
@@ -34,7 +34,7 @@ class Masses:
     own: Float[np.ndarray, "seed step prompt cell"]
     """Own-class mass on the class's prompts."""
     others: Float[np.ndarray, "seed step prompt cell"]
-    """On the same prompts: mean mass of the other classes (of other problems' answers in the class; of other sets)."""
+    """On the same prompts: mean mass of the other classes (of other problems' answers; of other sets)."""
     rest: Float[np.ndarray, "seed step other cell"] | None
     """The class's own tokens on the other classes' prompts; None for answers."""
     half: Int[np.ndarray, " prompt"]
@@ -47,7 +47,7 @@ class Masses:
     @property
     def n_seeds(self) -> int:
         """How many runs."""
-        return self.own.shape[0]
+        return int(self.own.shape[0])
 
     def of_seed(self, index: int) -> Masses:
         """The same for one run alone."""
@@ -94,10 +94,10 @@ def _masses(
     if np.isnan(log).any() or (log > 1e-3).any():
         run = next(r for r in runs if np.isnan(getattr(r, field)).any() or (getattr(r, field) > 1e-3).any())
         raise BrokenExperiment(
-            f"{run.arm} seed {run.seed}: {field} are no log-probabilities (NaN, or above 0); the run has diverged or its "
-            "readings are damaged; remove them and read again"
+            f"{run.arm} seed {run.seed}: {field} are no log-probabilities (NaN, or above 0); the run has "
+            "diverged or its readings are damaged; remove them and read again"
         )
-    return np.exp(log.astype(float))
+    return np.asarray(np.exp(log.astype(float)))
 
 
 def masses(runs: Sequence[Readings], style: str, family: str, operation: str) -> Masses:
@@ -111,7 +111,7 @@ def masses(runs: Sequence[Readings], style: str, family: str, operation: str) ->
     first = runs[0]
     mine, rest = _where(first.prompts, style, operation)
     if family == "answer":
-        return _answers(runs, mine)
+        return _answers(runs, _kept(first, style, operation), len(mine))
     all_own = _masses(runs, _FIELDS[family], mine)
     all_rest = _masses(runs, _FIELDS[family], rest)
     sets = all_own.shape[-1]
@@ -136,14 +136,16 @@ def _flat(x: Float[np.ndarray, "seed step layer n k"]) -> Float[np.ndarray, "see
     return np.ascontiguousarray(moved.reshape(*moved.shape[:3], -1))
 
 
-def _answers(runs: Sequence[Readings], mine: np.ndarray) -> Masses:
-    """The answer family: mass on the right first token, against the answers of the class's other problems.
-
-    Prompts that contain their own answer's first token are left out: mass on it would be copying.
-    """
-    first = runs[0]
+def _kept(first: Readings, style: str, operation: str) -> np.ndarray:
+    """Prompts that do not contain their own answer's first token: mass on it would be copying."""
+    mine, _ = _where(first.prompts, style, operation)
     copied = getattr(first, "copied", None)
-    kept = mine if copied is None else mine[~copied[mine]]
+    return mine if copied is None else mine[~copied[mine]]
+
+
+def _answers(runs: Sequence[Readings], kept: np.ndarray, all_: int) -> Masses:
+    """The answer family: mass on the right first token, against the answers of the class's other problems."""
+    first = runs[0]
     mass = _masses(runs, "answers", kept)
     own_answer = first.own_answer[kept].astype(np.int64)
     half = _halves(first.prompts, kept)
@@ -165,7 +167,7 @@ def _answers(runs: Sequence[Readings], mine: np.ndarray) -> Masses:
         rest_half=np.zeros(0, dtype=np.int64),
         answers=mass,
         own_answer=own_answer,
-        copied=len(mine) - len(kept),
+        copied=all_ - len(kept),
     )
 
 
@@ -177,8 +179,9 @@ class Evidence:
     step: int
     """Index into `masses.steps`."""
     parts: dict[str, statistics.Interval]
-    """`strength` (mean own-class mass), and what tells the classes apart: `apart` (own minus others on the same
-    prompts), `elsewhere` (own tokens here minus on other classes' prompts), `gain` (the growth of that since step 0)."""
+    """`strength` (mean own-class mass), and what tells the classes apart: `apart` (own minus others on the
+    same prompts), `elsewhere` (own tokens here minus on other classes' prompts),
+    `gain` (the growth of that since step 0)."""
     chosen: int
     """Cell where the weakest of the parts is largest, on the selection half."""
     strongest: int
@@ -266,11 +269,19 @@ def present(evidence: Evidence, threshold: float, alpha: float) -> bool:
 def class_masses(
     runs: Sequence[Readings], style: str, step: int, layer: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Word masses [seed, prompt, class] of the evaluation half at one layer, and the true classes [prompt]."""
+    """Word masses [seed, prompt, class] of the evaluation half at a layer, and true classes [prompt]."""
     first = runs[0]
     keep = [i for i, p in enumerate(first.prompts) if p.style == style and p.half == EVALUATION]
     truth = np.array([first.classes.index(first.prompts[i].operation) for i in keep])
     return np.stack([r.words[step, layer][keep] for r in runs]), truth
+
+
+def correct(
+    runs: Sequence[Readings], style: str, operation: str, step: int
+) -> Bool[np.ndarray, "seed prompt"]:
+    """Which of the prompts that `masses` holds for the answer family are answered right."""
+    mine = _kept(runs[0], style, operation)
+    return np.stack([r.correct[step, mine] for r in runs])
 
 
 def disjoint(prompts: Sequence[Prompt]) -> None:
@@ -289,8 +300,8 @@ def disjoint(prompts: Sequence[Prompt]) -> None:
     both = [f"{k[1]}{k[2]}" for k, found in halves.items() if len(found) > 1]
     if both:
         raise BrokenExperiment(
-            f"layers would be chosen and judged on the same prompts: {len(both)} problems are in both halves, such as "
-            f"{both[0]}; give each problem one half"
+            f"layers would be chosen and judged on the same prompts: {len(both)} problems are in both "
+            f"halves, such as {both[0]}; give each problem one half"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is claimed, before anything is trained: `Prediction`, the bands, the pre-registered table, and its check.
+"""What is claimed, before anything is trained: `Prediction`, the bands, the table, and its check.
 
 In: `hypotheses/<experiment>/predictions.py` and a config. Out: a `Table`, or one line that says what cannot
 be judged as it is written. Nothing here has seen a result.
@@ -69,12 +69,12 @@ class Prediction:
     arm: str
     """An arm of the config, or `base`: the model before training."""
     family: str
-    """Whose mass: `words`, `answer`, `words or answer`, `random words`; `stream` for probes on hidden states."""
+    """Whose mass: `words`, `answer`, `words or answer`, `random words`; `stream` for probes."""
     band: str
     style: str
     test: Test
     threshold: float = 0.10
-    """What the lower end of the 95 % interval must exceed (for absence: what the upper end must stay below)."""
+    """What the lower end of the 95 % interval must exceed (unless the claim is absence)."""
     negligible: float = 0.10
     """An effect whose interval lies below this is none; the claim that it is there is then falsified."""
     alpha: float = 0.01
@@ -170,7 +170,7 @@ def _task_problems(experiment: Experiment) -> list[str]:
     found = []
     if len(task.operations) < 2:
         found.append(
-            f"operations: {', '.join(task.operations) or 'none'}; a classifier tells classes apart, name two at least"
+            f"operations: {', '.join(task.operations)}; a classifier tells classes apart, name two at least"
         )
     if task.num_test < MIN_PROMPTS:
         found.append(
@@ -214,8 +214,7 @@ def _notices(p: Prediction, experiment: Experiment) -> list[str]:
     found = []
     if len(arm.seeds) < p.min_seeds:
         found.append(
-            f"will be inconclusive: arm {p.arm} has {len(arm.seeds)} seed{'s' * (len(arm.seeds) != 1)} and the claim "
-            f"needs {p.min_seeds}; add seeds"
+            f"will be inconclusive: it needs {p.min_seeds} seeds, arm {p.arm} has {len(arm.seeds)}; add seeds"
         )
     if p.test == "growth" and len(arm.checkpoint_steps) < 3:
         found.append(

@@ -1,4 +1,4 @@
-"""The pre-registered claims about classifier emergence: one line a claim, each for add, subtract and multiply.
+"""The pre-registered claims about classifier emergence: one line a claim, for each operation.
 
 Frozen before a run. A change is a commit that says why, and raises VERSION: findings refer to it. Nobody
 tunes a threshold to a result.
@@ -25,7 +25,8 @@ PREDICTIONS = (
     Prediction("B2", "base model: no answer classifier in the middle band",
                **BASE, family="answer", band="middle", test="no classifier"),
     Prediction("B3", "base model: the operation is linearly decodable in the middle band although B1 holds",
-               **BASE, family="stream", band="middle", test="probe", threshold=0.20, negligible=0.20, premise="B1"),
+               **BASE, family="stream", band="middle", test="probe", premise="B1",
+               threshold=0.20, negligible=0.20),
 
     Prediction("E1", "SFT: an answer classifier emerges at some intermediate layer",
                **SFT, family="answer", band="intermediate", test="classifier", emerges=True),
@@ -39,7 +40,8 @@ PREDICTIONS = (
                **SFT, family="answer", band="intermediate", test="predicts correctness",
                threshold=0.50, negligible=0.60),
     Prediction("E6", "SFT: the emergence of E1 replicates over seeds",
-               **SFT | {"min_seeds": 3}, family="answer", band="intermediate", test="replication", emerges=True),
+               **SFT | {"min_seeds": 3}, family="answer", band="intermediate", test="replication",
+               emerges=True),
 
     Prediction("C1", "shuffled answers: no answer classifier appears",
                arm="shuffled", style="symbolic", family="answer", band="intermediate", test="no classifier",
@@ -48,7 +50,7 @@ PREDICTIONS = (
                arm="sft", style="symbolic", family="random words", band="intermediate", test="no classifier",
                control=True),
 
-    Prediction("O1", "an objective with a classification term at 54 % depth makes an operation-word classifier there",
+    Prediction("O1", "a classification term at 54 % depth makes an operation-word classifier there",
                **OBJECTIVE, style="symbolic", test="classifier", emerges=True),
     Prediction("O2", "the classifier of O1 carries over to a prompt style that was not trained on",
                **OBJECTIVE, style="worded", test="classifier", emerges=True, untrained_style=True),
