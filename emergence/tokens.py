@@ -8,12 +8,14 @@ once. A word that has none is left out by name, never cut to its first piece. Se
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from . import tasks
 from .errors import NotMeasurable, UsageError
@@ -113,10 +115,10 @@ def encode_answer(tokenizer: Any, prompt: str, answer: str) -> tuple[int, ...]:
     """
     before = _ids(tokenizer, prompt)
     joint = _ids(tokenizer, prompt + answer)
-    if joint[: len(before)] == before and len(joint) > len(before):
-        return joint[len(before) :]
+    together = joint[len(before) :] if joint[: len(before)] == before else ()
     alone = _ids(tokenizer, answer)
-    for ids in (alone, alone[1:], tuple(i for c in answer for i in _ids(tokenizer, c)[-1:])):
+    one_by_one = tuple(i for c in answer for i in _ids(tokenizer, c)[-1:])
+    for ids in (together, alone, alone[1:], one_by_one):
         if ids and _text(tokenizer, before + ids) == _text(tokenizer, before) + answer:
             return ids
     raise NotMeasurable(f"the tokenizer cannot write {answer!r} after {prompt!r}")
@@ -205,50 +207,43 @@ def random_words(
     sets: dict[str, tuple[int, ...]] = {}
     for k in range(n_sets):
         ids: list[int] = []
-        for e in vocabulary._words(classes[k % len(classes)]):
-            if e.ids:
+        for e in vocabulary.table:
+            if e.ids and (e.cls, e.family) == (classes[k % len(classes)], "words"):
                 ids += _like(tokenizer, e, spellings, taken, rng)
         sets[f"random{k}"] = tuple(sorted(ids))
     return sets
 
 
 def _like(
-    tokenizer: Any,
-    entry: Entry,
-    spellings: dict[str, dict[str, int]],
-    taken: set[str],
-    rng: np.random.Generator,
+    tokenizer: Any, entry: Entry, spellings: Mapping[str, Mapping[str, int]], taken: set[str], rng: Generator
 ) -> list[int]:
+    """Ids of a word like the entry's; the word joins `taken`."""
     forms = {_form(text) for text, ids in entry.variants if len(ids) == 1 and ids[0] in entry.ids}
-    rank = float(np.mean(entry.ids))
+    rank = sum(entry.ids) / len(entry.ids)
     # Whole words first; a vocabulary of a few hundred pieces has only fragments left.
-    for least, every in ((3, True), (2, True), (1, False)):
-        near = _near(spellings, taken, forms if every else set(), least, rank)
+    for least, wanted in ((3, forms), (2, forms), (1, set[str]())):
+        stems = {w[:4] for w in taken} if least > 1 else set()
+        free = [
+            (abs(sum(ids.values()) / len(ids) - rank), word)
+            for word, ids in spellings.items()
+            if len(word) >= least and wanted <= ids.keys() and word not in taken and word[:4] not in stems
+        ]
+        near = [word for _, word in heapq.nsmallest(_NEAREST, free)]
         for word in (near[i] for i in rng.permutation(len(near))):
-            ids = [(_spell(word, f), spellings[word][f]) for f in sorted(forms & spellings[word].keys())]
-            if ids and all(_single(tokenizer, text) == (i,) for text, i in ids):
+            found = [(_spell(word, f), spellings[word][f]) for f in sorted(forms & spellings[word].keys())]
+            if found and all(_single(tokenizer, text) == (i,) for text, i in found):
                 taken.add(word)
-                return [i for _, i in ids]
+                return [i for _, i in found]
     raise NotMeasurable(f"the tokenizer has too few words to match {entry.word!r} by frequency (control C2)")
-
-
-def _near(
-    spellings: dict[str, dict[str, int]], taken: set[str], forms: set[str], least: int, rank: float
-) -> list[str]:
-    def related(word: str) -> bool:
-        return word in taken or (least > 1 and any(word[:4] == other[:4] for other in taken))
-
-    free = [w for w, ids in spellings.items() if len(w) >= least and forms <= ids.keys() and not related(w)]
-    return sorted(free, key=lambda w: abs(np.mean(list(spellings[w].values())) - rank))[:_NEAREST]
 
 
 def _spellings(tokenizer: Any) -> dict[str, dict[str, int]]:
     """Lower-case word to its single-token forms, read off the tokenizer's pieces."""
     found: dict[str, dict[str, int]] = {}
-    for piece, i in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+    for piece, i in tokenizer.get_vocab().items():
         text = re.sub("^[Ġ▁]", " ", piece)
         if re.fullmatch(" ?([a-z]+|[A-Z][a-z]*)", text):
-            found.setdefault(text.strip().lower(), {})[_form(text)] = i
+            found.setdefault(text.strip().lower(), {})[_form(text)] = int(i)
     return found
 
 
