@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import mlx.optimizers as optim
 import numpy as np
 
 from .errors import BrokenExperiment
@@ -22,6 +23,7 @@ from .reader import Plan
 PROMPTS_PER_CLASS = 4
 STRENGTH = 4.0
 """Length of the planted vector, in lengths of the residual stream it is added to."""
+ASCENT_STEPS, ASCENT_RATE = 100, 0.01
 FOUND = 0.5
 LEAK = 0.01
 
@@ -111,14 +113,26 @@ def _altered(block: Any, before: Any = None, after: Any = None) -> Iterator[None
 
 
 def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token: int) -> mx.array:
+    """Unit vector that makes the tail say `token`, found by ascent: the token's own embedding may not do it."""
     stream = mx.array(np.asarray(lens.streams(prompts, layers=[layer]))[0].mean(axis=0))
+    size = STRENGTH * mx.linalg.norm(stream)
 
-    def lead(hidden: mx.array) -> mx.array:
-        logits = lens.tail(hidden[None]).reshape(-1)
-        return logits[token] - logits.mean()
+    def surprise(direction: mx.array) -> mx.array:
+        logits = lens.tail((stream + size * direction / mx.linalg.norm(direction))[None]).reshape(-1)
+        return mx.logsumexp(logits) - logits[token]
 
-    gradient = mx.grad(lead)(stream)
-    return gradient / mx.linalg.norm(gradient)
+    gradient = mx.value_and_grad(surprise)
+    direction = -mx.grad(lambda d: surprise(stream + d))(mx.zeros_like(stream))
+    direction = direction / mx.linalg.norm(direction)
+    adam = optim.Adam(learning_rate=ASCENT_RATE)
+    state = {"direction": direction}
+    for _ in range(ASCENT_STEPS):
+        value, step = gradient(state["direction"])
+        state = adam.apply_gradients({"direction": step}, state)
+        mx.eval(state, adam.state)
+        if float(value) < 0.01:
+            break
+    return state["direction"] / mx.linalg.norm(state["direction"])
 
 
 def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:

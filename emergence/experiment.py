@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -27,6 +28,19 @@ from .verdicts import Prediction, Verdict
 
 RANDOM_SETS = 20
 """Random word sets of control C2."""
+
+_READING = ("adapters", "cpu", "lens", "lens_reading", "reader", "readout", "stream")
+_TRAINING = (
+    "adapters",
+    "batches",
+    "checkpoints",
+    "cpu",
+    "lens",
+    "objectives",
+    "stream",
+    "tokens",
+    "training",
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,12 @@ def load(experiment: config.Experiment, store: Store) -> Instrument:
     """
     source = models.resolve(experiment.model, store)
     model, tokenizer = models.load(experiment.model, store=store)
-    return Instrument(source, model, tokenizer, LogitLens(model))
+    # Rows of the head that no token of the tokenizer names are padding, and no part of any distribution.
+    named = max(tokenizer.get_vocab().values()) + 1
+    lens = LogitLens(model)
+    if named < lens.head_size:
+        lens = LogitLens(model, named)
+    return Instrument(source, model, tokenizer, lens)
 
 
 def prepare(
@@ -119,7 +138,7 @@ def prepare(
     model, tokenizer, lens = instrument.model, instrument.tokenizer, instrument.lens
     vocabulary = tokens.audit(tokenizer, experiment.vocabulary)
     shown = _shown(experiment)
-    splits = tasks.generate(experiment.task, exclude=[tasks.parse(p.text) for p in shown])
+    splits = tasks.generate(experiment.task, exclude=[tasks.parse(p.text)[0] for p in shown])
     random_words = tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed)
     styles = experiment.task.read_styles
     plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
@@ -142,6 +161,7 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
     valid = tokens.rows(setting.tokenizer, setting.splits.valid, setting.config.task.styles)
 
     def build(workdir: Path) -> dict[str, Any]:
+        (workdir / "data").mkdir(exist_ok=True)
         for name in ("train", "valid", "test"):
             tasks.write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(setting.splits, name))
         return training.train(setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress)
@@ -160,14 +180,14 @@ def run_spec(setting: Setting, arm: config.Arm, seed: int) -> dict[str, Any]:
         "data": {
             name: tasks.content_hash(getattr(setting.splits, name)) for name in ("train", "valid", "test")
         },
-        "code": _code("training", "adapters", "tokens", "cpu"),
+        "code": _code(*_TRAINING),
         **environment(),
     }
 
 
 def read(setting: Setting, runs: Sequence[Run], progress: Progress = SILENT) -> Study:
     """Every layer of every checkpoint of every run; the base model once."""
-    spec = {"plan": setting.plan.spec(), "code": _code("lens", "readout", "reader", "cpu"), **environment()}
+    spec = {"plan": setting.plan.spec(), "code": _code(*_READING), **environment()}
     base = setting.store.get_or_build(
         "base",
         spec | {"model": setting.source.hash},
@@ -201,7 +221,12 @@ def publish(
     """Write the report, the verdicts and the tidy readings; return the path of the page."""
     folder = setting.store.folder("experiments", setting.config.name)
     logs = {(run.arm, run.seed): run.log for run in runs}
-    return report.write(folder, setting.config, study, judged, provenance(setting, predictions, runs), logs)
+    origin = provenance(setting, predictions, runs)
+
+    def decode(token: int) -> str:
+        return str(setting.tokenizer.decode([token]))
+
+    return report.write(folder, setting.config, study, judged, origin, logs, decode)
 
 
 def record(
@@ -212,16 +237,18 @@ def record(
 
 
 def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:
-    """Where every number came from: model, data, runs, versions, device."""
+    """Where every number came from: model, data, runs, tokens, versions, device."""
+    source = setting.source
     return {
-        "model": {
-            "name": setting.source.name,
-            "revision": setting.source.revision,
-            "hash": setting.source.hash,
-        },
-        "config": setting.config.hash,
+        "model": {"name": source.name, "revision": source.revision, "hash": source.hash},
+        "config_hash": setting.config.hash,
+        "config": setting.config.model_dump(mode="json"),
+        "predictions_version": getattr(predictions, "version", None),
+        "seeds": sorted({run.seed for run in runs}),
         "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
+        "training_seconds": sum(run.entry.info["seconds"] for run in runs),
         "controls": {c.name: c.reason for c in setting.controls},
+        "tokens": [dataclasses.asdict(row) for row in setting.vocabulary.table],
         **environment(),
     }
 
@@ -242,15 +269,13 @@ def _code(*modules: str) -> str:
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     for name in sorted(modules):
-        path = folder / f"{name}.py"
-        if path.exists():
-            digest.update(path.read_bytes())
+        digest.update((folder / f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _shown(experiment: config.Experiment) -> list[Prompt]:
     shown = []
     for p in experiment.test_prompts:
-        problem = tasks.parse(p.prompt)
-        shown.append(Prompt(p.prompt, p.operation, problem.a, problem.b, p.expected, "symbolic", -1))
+        problem, style = tasks.parse(p.prompt)
+        shown.append(Prompt(p.prompt, p.operation, problem.a, problem.b, p.expected, style, -1))
     return shown

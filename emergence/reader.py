@@ -184,6 +184,7 @@ def assemble(arm: str, seed: int, plan: Plan, base: Mapping[str, np.ndarray], fo
         own_answer=own,
         correct=stacked["top_ids"][:, -1, :, 0] == right,
         hidden=base["hidden"],
+        copied=np.array([i in ids for i, ids in zip(right, plan.prompt_ids, strict=True)]),
         token_sets={"words": words_union, "glyphs": plan.glyphs, "random_words": plan.random_words},
         **stacked,
     )

@@ -61,6 +61,8 @@ class Readings:
     """Residual streams of step 0 (the base model), for probes."""
     token_sets: dict[str, dict[str, tuple[int, ...]]]
     """Ids used, by `words` / `glyphs` / `random_words`, then class (random: set name)."""
+    copied: Bool[np.ndarray, " prompt"] | None = None
+    """The right answer's first token stands in the prompt: copying, left out of the answer family."""
 
     @property
     def n_layers(self) -> int:
