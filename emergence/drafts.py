@@ -218,8 +218,8 @@ def _bounded(e: Evidence, cell: int, p: Prediction) -> str:
     seen = statistics.detectable(p.threshold, float(s.se[cell]), float(s.df[cell]))
     return (
         f"the upper end is below {_percent(p.negligible)} at every layer of the band, the largest "
-        f"{_percent(e.ceiling[at])} at L{e.masses.layer[at]}; most mass at L{e.masses.layer[cell]}, {_share(s, cell)}; "
-        f"a mass of {_percent(seen)} would have shown"
+        f"{_percent(e.ceiling[at])} at L{e.masses.layer[at]}; most mass at L{e.masses.layer[cell]}, "
+        f"{_share(s, cell)}; a mass of {_percent(seen)} would have shown"
     )
 
 

@@ -139,7 +139,7 @@ def _flat(x: Float[np.ndarray, "seed step layer n k"]) -> Float[np.ndarray, "see
 def _kept(first: Readings, style: str, operation: str) -> np.ndarray:
     """Prompts that do not contain their own answer's first token: mass on it would be copying."""
     mine, _ = _where(first.prompts, style, operation)
-    copied = getattr(first, "copied", None)
+    copied = first.copied
     return mine if copied is None else mine[~copied[mine]]
 
 

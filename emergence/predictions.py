@@ -14,12 +14,10 @@ import runpy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .errors import UsageError
-
-if TYPE_CHECKING:
-    from .config import Experiment
+from .settings import Experiment
 
 Test = Literal["classifier", "no classifier", "growth", "predicts correctness", "replication", "probe"]
 TESTS: tuple[str, ...] = (

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import special, stats
 
 DRAWS = 2000
 PERMUTATIONS = 4999
@@ -67,7 +67,7 @@ def bootstrap(
     spread = drawn.std(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         wider = np.where(
-            spread > 0, se * stats.t.ppf(1 - tail, df) / (spread * stats.norm.ppf(1 - tail)), 0.0
+            spread > 0, se * special.stdtrit(df, 1 - tail) / (spread * special.ndtri(1 - tail)), 0.0
         )
     return Interval(estimate, estimate + ends[0] * wider, estimate + ends[1] * wider, se, df)
 
@@ -97,7 +97,7 @@ def standard_error(
 
 def detectable(threshold: float, se: float, df: float, power: float = 0.95) -> float:
     """The smallest true value whose interval would lie above `threshold` with probability `power`."""
-    return float(threshold + (stats.t.ppf((1 + LEVEL) / 2, df) + stats.t.ppf(power, df)) * se)
+    return float(threshold + (special.stdtrit(df, (1 + LEVEL) / 2) + special.stdtrit(df, power)) * se)
 
 
 def auroc(
@@ -264,7 +264,7 @@ def predicts(
     half, estimate = 0.0, float(areas.mean())
     if v_prompt + v_seed > 0:
         df = (v_prompt + v_seed) ** 2 / (v_prompt**2 / (n - 1) + v_seed**2 / max(seeds - 1, 1))
-        half = stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(v_prompt + v_seed)
+        half = special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v_prompt + v_seed)
     ranks = stats.rankdata(scores, axis=1)
     orders = permutations(n)
     null = np.mean([(outcomes[s][orders] @ ranks[s]) / _pairs(outcomes[s]) for s in range(seeds)], axis=0)
