@@ -1,6 +1,6 @@
 """Figures as PNG and SVG files. In: a `Study`, training logs. Out: files in a folder.
 
-Drawn with matplotlib's Agg canvas and never through pyplot, so that no display, window or global state is touched.
+Drawn on matplotlib's Agg canvas and never through pyplot: no display, window or global state is touched.
 """
 
 from __future__ import annotations
@@ -26,10 +26,22 @@ MIDDLE = (0.25, 0.75)
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    """`rows` × `columns` axes of this size in inches; margins in inches, for a layout engine takes seconds."""
+    left, right, bottom, top, across, between = 0.55, 0.15, 0.5, 0.3, 0.4, 0.5
+    total = (
+        left + right + columns * width + (columns - 1) * across,
+        bottom + top + rows * height + (rows - 1) * between,
+    )
+    figure = Figure(figsize=total)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, axes
+    margins = {
+        "left": left / total[0],
+        "right": 1 - right / total[0],
+        "bottom": bottom / total[1],
+        "top": 1 - top / total[1],
+    }
+    spaces = {"wspace": across / width, "hspace": between / height}
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins | spaces)
 
 
 def _mean(study: Study, arm: str, family: str, operation: str, style: str) -> np.ndarray:
@@ -39,7 +51,7 @@ def _mean(study: Study, arm: str, family: str, operation: str, style: str) -> np
 def heatmaps(study: Study, family: str, style: str) -> Figure:
     """Layers × steps of the mean own-class mass; a row an arm, a column a class, one colour scale."""
     arms, classes = frames.arms(study), study.runs[0].classes
-    figure, axes = _figure(len(arms), len(classes), 2.6, 2.6)
+    figure, axes = _figure(len(arms), len(classes), 2.2, 2.1)
     values = {(a, c): _mean(study, a, family, c, style).mean(axis=0) for a in arms for c in classes}
     top = max([THRESHOLD, *(float(np.nanmax(v)) for v in values.values() if not np.isnan(v).all())])
     image = None
@@ -55,14 +67,17 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
             axis.set_ylabel("layer" if j == 0 else "", fontsize=7)
             axis.tick_params(labelsize=6)
     if image is not None:
-        figure.colorbar(image, ax=axes, label=f"mean mass, {frames.TITLES[family]} ({style})", shrink=0.6)
+        bar = figure.add_axes((0.35, 0.14 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
+        figure.colorbar(image, cax=bar, orientation="horizontal")
+        bar.set_title(f"mean mass, {frames.TITLES[family]}, {style} prompts", fontsize=6, pad=2)
+        bar.tick_params(labelsize=5, pad=1, length=2)
     return figure
 
 
 def profiles(study: Study, style: str) -> Figure:
     """Mass against depth at the last step, base model dashed, range over seeds, band and threshold drawn."""
     classes, families = study.runs[0].classes, ("words", "answer")
-    figure, axes = _figure(len(families), len(classes), 3.2, 2.4)
+    figure, axes = _figure(len(families), len(classes), 2.7, 1.8)
     depth = (np.arange(study.runs[0].n_layers) + 1) / study.runs[0].n_layers
     for i, family in enumerate(families):
         for j, operation in enumerate(classes):
@@ -90,7 +105,7 @@ def profiles(study: Study, style: str) -> Figure:
 def growth(study: Study, style: str) -> Figure:
     """Mass over steps at each class's strongest layer of the last step, range over seeds."""
     arms, families = frames.arms(study), ("words", "answer")
-    figure, axes = _figure(len(families), len(arms), 3.2, 2.4)
+    figure, axes = _figure(len(families), len(arms), 2.7, 1.8)
     for i, family in enumerate(families):
         for j, arm in enumerate(arms):
             axis: Axes = axes[i, j]
@@ -126,7 +141,7 @@ def growth(study: Study, style: str) -> Figure:
 
 def training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Training loss and validation accuracy at every checkpoint, a line a run."""
-    figure, axes = _figure(1, 2, 4, 2.6)
+    figure, axes = _figure(1, 2, 3.4, 2.0)
     arms = list(dict.fromkeys(name.split("/")[0] for name in logs))
     for axis, key in zip(axes[0], ("train_loss", "valid_accuracy"), strict=True):
         for name, rows in logs.items():

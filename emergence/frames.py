@@ -36,10 +36,18 @@ def styles(readings: Readings) -> tuple[str, ...]:
 
 
 def chosen(
-    readings: Readings, operation: str | None = None, style: str | None = None, half: int | None = EVALUATION
+    readings: Readings,
+    operation: str | None = None,
+    style: str | None = None,
+    half: int | None = EVALUATION,
+    family: str = "",
 ) -> Bool[np.ndarray, " prompt"]:
-    """Which prompts are of this operation, style and half (`None`: any; shown-only prompts never)."""
-    return np.array(
+    """Which prompts are of this operation, style and half (`None`: any; shown-only prompts never).
+
+    For the family `answer` without those whose right first token stands in the prompt: that is copying.
+    """
+    copied = getattr(readings, "copied", None) if family == "answer" else None
+    of_kind = np.array(
         [
             p.half >= 0
             and (half is None or p.half == half)
@@ -49,6 +57,7 @@ def chosen(
         ],
         dtype=bool,
     )
+    return of_kind if copied is None else of_kind & ~copied
 
 
 def _own_class(readings: Readings) -> Int[np.ndarray, " prompt"]:
@@ -56,16 +65,19 @@ def _own_class(readings: Readings) -> Int[np.ndarray, " prompt"]:
     return np.array([index.get(p.operation, -1) for p in readings.prompts], dtype=np.int64)
 
 
+def _at(log_masses: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Each prompt's own column, as a probability."""
+    return np.asarray(np.exp(np.take_along_axis(log_masses, index[None, None, :, None], axis=3)[..., 0]))
+
+
 def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
     """The mass on each prompt's own class of `family`, in [0, 1].
 
-    For `answers` the probability of the right answer's first token; for `random_words` the mean over the random
-    sets. A prompt whose operation is no class (a shown-only one may be) has NaN in `words` and `glyphs`.
+    For `answer` the probability of the right answer's first token; for `random_words` the mean over the
+    random sets. A shown-only prompt whose operation is no class has NaN in `words` and `glyphs`.
     """
     if family == "answer":
-        return np.exp(
-            np.take_along_axis(readings.answers, readings.own_answer[None, None, :, None], axis=3)[..., 0]
-        )
+        return _at(readings.answers, readings.own_answer)
     if family == "random_words":
         sets = np.exp(readings.random_words)
         return sets.mean(axis=3) if sets.shape[3] else np.full(sets.shape[:3], np.nan, np.float32)
@@ -73,12 +85,11 @@ def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt
         raise ValueError(f"family: {family!r} is none of {', '.join(FAMILIES)}")
     index = _own_class(readings)
     masses: np.ndarray = readings.words if family == "words" else readings.glyphs
-    picked = np.exp(np.take_along_axis(masses, np.maximum(index, 0)[None, None, :, None], axis=3)[..., 0])
-    return np.where(index < 0, np.float32(np.nan), picked)
+    return np.where(index < 0, np.float32(np.nan), _at(masses, np.maximum(index, 0)))
 
 
 def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
-    """What `own` is compared with: the mean mass on the other classes; on other problems' answers of the class.
+    """What `own` is compared with: the mean mass on the other classes, or on other problems' answers.
 
     For `random_words` there is nothing to compare with: NaN.
     """
@@ -88,11 +99,14 @@ def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prom
     if family in ("words", "glyphs"):
         masses: np.ndarray = readings.words if family == "words" else readings.glyphs
         rest = max(1, masses.shape[3] - 1)
-        return (np.exp(masses).sum(axis=3) - mine) / rest
+        return np.asarray((np.exp(masses).sum(axis=3) - mine) / rest)
     result = np.full_like(mine, np.nan)
+    copied = getattr(readings, "copied", None)
     groups = np.array([f"{p.operation}\0{p.style}\0{p.half}" for p in readings.prompts])
+    if copied is not None:
+        groups[copied] = "copied"
     probabilities = np.exp(readings.answers)
-    for group in np.unique(groups):
+    for group in set(groups.tolist()) - {"copied"}:
         members = np.flatnonzero(groups == group)
         counts = np.bincount(readings.own_answer[members], minlength=readings.answers.shape[3]).astype(
             np.float32
@@ -107,7 +121,7 @@ def strength(
     readings: Readings, family: str, operation: str, style: str, half: int | None = EVALUATION
 ) -> Float[np.ndarray, "step layer"]:
     """Mean own-class mass over the prompts of one operation and style; NaN where there is none."""
-    mask = chosen(readings, operation, style, half)
+    mask = chosen(readings, operation, style, half, family)
     mine = own(readings, family)[:, :, mask]
     return mine.mean(axis=2) if mask.any() else np.full(mine.shape[:2], np.nan, np.float32)
 
@@ -183,7 +197,7 @@ def strengths(study: Study) -> pd.DataFrame:
             mine, rest = own(run, family), other(run, family)
             for style in styles(run):
                 for operation in run.classes:
-                    mask = chosen(run, operation, style)
+                    mask = chosen(run, operation, style, family=family)
                     if not mask.any():
                         continue
                     rows.append(

@@ -1,7 +1,7 @@
-"""What the report's page draws, as one JSON object. In: a `Study`, training logs. Out: plain lists and numbers.
+"""What the report's page draws, as one JSON object. In: a `Study`, training logs. Out: plain lists.
 
 Masses travel as whole numbers of 1/10,000 (`scale`), NaN as null, so that the default experiment stays far
-below 3 MB. Everything is of the evaluation half, the one that verdicts are judged on, except the prompts shown.
+below 3 MB. All is of the evaluation half, the one that verdicts are judged on, except the prompts shown.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _whole(values: np.ndarray, scale: int = SCALE) -> Any:
     whole = np.where(finite, np.rint(np.where(finite, values, 0) * scale), 0).astype(np.int64)
     if finite.all():
         return whole.tolist()
-    return np.where(finite, whole.astype(object), None).tolist()
+    mixed = whole.astype(object)
+    mixed[~finite] = None
+    return mixed.tolist()
 
 
 def _arm(study: Study, name: str) -> dict[str, Any]:
@@ -66,17 +68,20 @@ def _arm(study: Study, name: str) -> dict[str, Any]:
     own = {f: [frames.own(r, f) for r in runs] for f in frames.FAMILIES}
     rest = {f: [frames.other(r, f) for r in runs] for f in frames.FAMILIES}
 
-    def by_class(arrays: list[np.ndarray], style: str) -> list[Any]:
-        masks = [frames.chosen(first, c, style) for c in first.classes]
+    def by_class(arrays: list[np.ndarray], family: str, style: str) -> list[Any]:
+        masks = [frames.chosen(first, c, style, family=family) for c in first.classes]
         return [[_mean(a[:, :, mask]) for a in arrays] for mask in masks]
 
     return {
         "name": name,
         "seeds": [r.seed for r in runs],
         "steps": list(first.steps),
-        "own": {f: {s: [[_whole(v) for v in c] for c in by_class(own[f], s)] for s in styles} for f in own},
+        "own": {
+            f: {s: [[_whole(v) for v in c] for c in by_class(own[f], f, s)] for s in styles} for f in own
+        },
         "other": {
-            f: {s: [_whole(np.mean(c, axis=0)) for c in by_class(rest[f], s)] for s in styles} for f in rest
+            f: {s: [_whole(np.mean(c, axis=0)) for c in by_class(rest[f], f, s)] for s in styles}
+            for f in rest
         },
         "kl": {
             s: _whole(np.mean([_mean(r.kl[:, :, frames.chosen(r, None, s)]) for r in runs], axis=0), 100)
@@ -100,7 +105,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _drill(study: Study, decode: Decode) -> dict[str, Any]:
-    """The top token of every cell for a few prompts: the config's own, then held-out ones of every class and style."""
+    """The top token of every cell for a few prompts: the config's own, then some of every class and style."""
     prompts = _drill_prompts(study)
     first = study.runs[0]
     texts: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Verdicts and readings to what people see: `report.html`, figures, `verdicts.json`, tidy tables.
 
-In: experiment, study, verdicts, provenance, training logs. Out: files in one folder. The page is one file without
-any outside part; everything that came from a model or a config is text in it, never markup.
+In: experiment, study, verdicts, provenance, training logs. Out: files in one folder. The page is one file
+without any outside part; everything that came from a model or a config is text in it, never markup.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write(
     study: Study,
     verdicts: Sequence[Verdict],
     provenance: Mapping[str, Any],
-    train_logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    train_logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
     decode: Decode | None = None,
 ) -> Path:
     """Write everything into `folder` and return the path of `report.html`.
@@ -48,7 +48,7 @@ def write(
     provenance
         Model, hashes, versions, config, seeds, device, time: nested mappings, shown as they are.
     train_logs
-        `arm/seed` to the rows of its `train.jsonl`.
+        `(arm, seed)` to the rows of its `train.jsonl`.
     decode
         Token id to text; without it the page shows ids.
 
@@ -58,10 +58,11 @@ def write(
     content = results.document(experiment, verdicts, provenance)
     content["description"] = experiment.description
     _write_json(folder / results.VERDICTS, content)
-    data = payload.build(study, train_logs, decode)
+    logs = {f"{arm}/{seed}": rows for (arm, seed), rows in train_logs.items()}
+    data = payload.build(study, logs, decode)
     data["decoded"] = {str(i): decode(i) for v in verdicts for i in v.token_ids} if decode else {}
     _write_json(folder / DATA, data)
-    _write_heavy(folder, study, train_logs)
+    _write_heavy(folder, study, logs)
     return render(folder)
 
 
@@ -97,7 +98,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
     return environment.get_template("report.html.jinja").render(
         info=info,
         groups=[(key, list(rows)) for key, rows in groupby(ordered, key=lambda v: (v.prediction, v.claim))],
-        summary=tables.summary(verdicts),
+        summary=tables.counts(verdicts),
         counts={name: sum(v.outcome == name for v in verdicts) for name in tables.BADGES},
         decoded=data["decoded"],
         style=Markup(_asset("report.css")),
@@ -122,7 +123,7 @@ def visible(text: str) -> str:
 
 
 def whisker(verdict: Verdict, rows: Sequence[Verdict], width: int = 180) -> dict[str, Any] | None:
-    """Where estimate, interval, threshold and baseline fall on a line that all `rows` of a claim share, in pixels."""
+    """Where estimate, interval, threshold and baseline fall, in px, on a line that a claim's rows share."""
     numbers = [x for v in rows for x in (v.estimate, v.low, v.high, v.threshold, v.baseline) if x is not None]
     if verdict.estimate is None or not numbers:
         return None
@@ -161,7 +162,12 @@ def _asset(name: str) -> str:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    files.write_atomic(path, json.dumps(value, allow_nan=False, ensure_ascii=False, indent=1 if path.name == results.VERDICTS else None))
+    files.write_atomic(
+        path,
+        json.dumps(
+            value, allow_nan=False, ensure_ascii=False, indent=1 if path.name == results.VERDICTS else None
+        ),
+    )
 
 
 def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -184,6 +190,14 @@ def _fingerprint(study: Study, logs: Mapping[str, Any]) -> str:
         digest.update((resources.files("emergence") / name).read_bytes())
     for run in study.runs:
         digest.update(repr((run.arm, run.seed, run.steps, run.prompts)).encode())
-        for values in (run.words, run.glyphs, run.random_words, run.answers, run.top_ids, run.top_log_probs, run.kl):
+        for values in (
+            run.words,
+            run.glyphs,
+            run.random_words,
+            run.answers,
+            run.top_ids,
+            run.top_log_probs,
+            run.kl,
+        ):
             digest.update(values.tobytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
-"""What a run leaves for other programs. In: verdicts, a `Study`. Out: `verdicts.json`, Parquet, CSV, `run_*.json`.
+"""What a run leaves for other programs: `verdicts.json`, Parquet, CSV, `run_*.json`.
 
-`open_run` reads them back as pandas frames and arrays with named axes. The schema is documented in docs/data.md.
+In: verdicts, a `Study`. Out: files, documented in docs/data.md; `open_run` reads them back as pandas frames
+and arrays with named axes.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class OpenRun:
         return self.readings[columns].drop_duplicates().set_index("prompt").sort_index()
 
     def array(self, arm: str, column: str = "words") -> Named:
-        """A column of `readings` as `[seed, step, layer, prompt]`; e.g. `words`, `answers`, `entropy`, `correct`.
+        """A column of `readings`, such as `words`, `answer` or `kl`, as `[seed, step, layer, prompt]`.
 
         Raises
         ------
@@ -165,7 +166,9 @@ def read_verdicts(folder: Path) -> tuple[dict[str, Any], list[Verdict]]:
     except (ValueError, KeyError, TypeError) as error:
         raise BrokenExperiment(f"{path}: damaged ({error}); run the experiment again") from None
     if schema != SCHEMA:
-        raise UsageError(f"{path}: schema {schema} is not {SCHEMA}, which this version reads; run the experiment again")
+        raise UsageError(
+            f"{path}: schema {schema} is not {SCHEMA}, which this version reads; run the experiment again"
+        )
     return content, [_verdict(row) for row in rows]
 
 
@@ -233,7 +236,7 @@ def run_record(
 
 
 def run_records(folder: Path) -> list[dict[str, Any]]:
-    """Every `results/run_*.json` of an experiment's folder, oldest first; a damaged one is passed over by name."""
+    """Every `results/run_*.json` of an experiment's folder, oldest first; a damaged one is said to be so."""
     records = []
     for path in sorted((folder / "results").glob("run_*.json")):
         try:

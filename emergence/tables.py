@@ -1,4 +1,4 @@
-"""Verdicts and strengths for a terminal. In: verdicts, a `Study`. Out: rich renderables, and the same as plain text.
+"""Verdicts and strengths for a terminal. In: verdicts, a `Study`. Out: rich renderables, and plain text.
 
 Nothing is told by colour alone: every outcome has its sign and its word.
 """
@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -50,10 +51,10 @@ def interval(verdict: Verdict) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def counts(verdicts: Sequence[Verdict]) -> str:
     """`12 supported, 3 falsified, 1 inconclusive`."""
-    counts = {name: sum(v.outcome == name for v in verdicts) for name in BADGES}
-    return ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "no verdicts"
+    numbers = {name: sum(v.outcome == name for v in verdicts) for name in BADGES}
+    return ", ".join(f"{n} {name}" for name, n in numbers.items() if n) or "no verdicts"
 
 
 def _where(verdict: Verdict) -> tuple[str, str]:
@@ -97,7 +98,7 @@ def verdict_report(verdicts: Sequence[Verdict]) -> RenderableType:
     claims = Table.grid(padding=(0, 1))
     for prediction, claim in dict.fromkeys((v.prediction, v.claim) for v in verdicts):
         claims.add_row(Text(prediction, style="bold"), Text(claim))
-    return Group(claims, Text(""), verdict_table(verdicts), Text(""), Text(summary(verdicts), style="bold"))
+    return Group(claims, Text(""), verdict_table(verdicts), Text(""), Text(counts(verdicts), style="bold"))
 
 
 def sparkline(values: Sequence[float], top: float) -> str:
@@ -110,7 +111,8 @@ def sparkline(values: Sequence[float], top: float) -> str:
 
 
 def _mean_over_seeds(study: Study, arm: str, family: str, operation: str, style: str) -> np.ndarray:
-    return np.mean([frames.strength(r, family, operation, style) for r in study.arm(arm)], axis=0)
+    strengths = [frames.strength(r, family, operation, style) for r in study.arm(arm)]
+    return np.asarray(np.mean(strengths, axis=0))
 
 
 def strength_table(study: Study, arm: str, family: str = "words", style: str | None = None) -> RenderableType:
@@ -134,7 +136,8 @@ def strength_table(study: Study, arm: str, family: str = "words", style: str | N
             cells.append(_cell(values[row], top))
         table.add_row(*cells)
     seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-    caption = f"{arm}, {frames.TITLES[family]}, {style} prompts, {seeds}; layers left to right, █ = {number(top, 'mass')}"
+    scale = f"layers left to right, █ = {number(top, 'mass')}"
+    caption = f"{arm}, {frames.TITLES[family]}, {style} prompts, {seeds}; {scale}"
     return Group(Text(caption, style="bold"), table)
 
 
@@ -149,6 +152,19 @@ def _cell(values: np.ndarray, top: float) -> Text:
 def _fold(values: np.ndarray, n: int) -> np.ndarray:
     """At most `n` cells, each the maximum of the layers that it stands for."""
     return np.array([np.nanmax(part) for part in np.array_split(values, n)])
+
+
+def summary(verdicts: Sequence[Verdict], study: Study, experiment: Any, width: int = 100) -> list[str]:
+    """What stands at the end of a run: verdicts, counts, and strength by layer and step of every arm.
+
+    One sparkline table per arm: of operation words where the arm is taught them (`classified`), else answers.
+    """
+    lines = plain(verdict_report(verdicts), width).splitlines()
+    methods = {arm.name: arm.method for arm in experiment.arms}
+    for arm in frames.arms(study):
+        family = "words" if methods.get(arm) == "classified" else "answer"
+        lines += ["", *plain(strength_table(study, arm, family), width).splitlines()]
+    return lines
 
 
 def plain(renderable: RenderableType, width: int = 100) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
 from emergence.readings import Prompt, Readings, Study
@@ -93,38 +96,59 @@ def study(seeds: int = 2, **settings: object) -> Study:
 
 def verdicts() -> list[Verdict]:
     """One of every outcome, with and without numbers, a control, and a hostile claim."""
-    common = {"style": "symbolic", "family": "words", "band": "intermediate", "statistic": "own-class mass"}
-    made = [
-        Verdict("B1", op, "no operation-word classifier at any intermediate layer of the base model", "supported",
-                "The upper end 0.045 is below 0.10 at the best layer.", "base", **common,
-                estimate=0.021, low=0.012, high=0.045, threshold=0.1, p=0.4, p_adjusted=1.0, layer=3, step=0,
-                n_prompts=90, n_seeds=1)
-        for op in OPERATIONS
-    ]  # fmt: skip
-    made += [
-        Verdict("E2", op, "an operation-word classifier emerges at some intermediate layer", outcome,  # type: ignore[arg-type]
-                "Mass 0.52 at L4 exceeds 0.10.", "sft", **common, estimate=est, low=low, high=high,
-                threshold=0.1, baseline=0.02, p=0.0005, p_adjusted=0.004, layer=4, step=100, onset=(0, 50),
-                n_prompts=90, n_seeds=2, token_ids=(1, 0),
-                details={"mass_by_layer": [0.01, 0.02, 0.1, 0.4, 0.52, 0.3]})
-        for op, outcome, est, low, high in (
-            ("add", "supported", 0.523, 0.481, 0.56),
-            ("subtract", "falsified", 0.061, 0.04, 0.082),
-            ("multiply", "inconclusive", 0.11, 0.07, 0.15),
-        )
-    ]  # fmt: skip
-    made.append(Verdict("E3", "add", "strength grows with the training steps", "supported", "Trend 0.1 per 100 steps.",
-                        "sft", "symbolic", "words", "intermediate", "trend per 100 steps", 0.101, 0.09, 0.12, 0.0,
-                        layer=4, step=100))  # fmt: skip
-    made.append(Verdict("C1", "add", f"shuffled answers: no classifier {HOSTILE}", "inconclusive",
-                        "Only one seed was trained.", "shuffled", "symbolic", "answer", "intermediate",
-                        "own-answer mass", control=True))  # fmt: skip
-    return made
+
+    def made(prediction: str, operation: str, outcome: str, **more: Any) -> Verdict:
+        common = {
+            "claim": "an operation-word classifier emerges at some intermediate layer",
+            "reason": "Mass 0.52 at L4 exceeds 0.10.",
+            "arm": "sft",
+            "style": "symbolic",
+            "family": "words",
+            "band": "intermediate",
+            "statistic": "own-class mass",
+        }
+        return Verdict(prediction, operation, outcome=outcome, **common | more)  # type: ignore[arg-type]
+
+    base = {"claim": "no operation-word classifier in the base model", "arm": "base", "threshold": 0.1}
+    numbers = {
+        "estimate": 0.021,
+        "low": 0.012,
+        "high": 0.045,
+        "p": 0.4,
+        "p_adjusted": 1.0,
+        "layer": 3,
+        "step": 0,
+    }
+    there = {"threshold": 0.1, "baseline": 0.02, "p": 0.0005, "p_adjusted": 0.004, "layer": 4, "step": 100}
+    more = {"onset": (0, 50), "n_prompts": 90, "n_seeds": 2, "token_ids": (1, 0)}
+    details = {"details": {"mass_by_layer": [0.01, 0.02, 0.1, 0.4, 0.52, 0.3], "note": HOSTILE}}
+    emerged = there | more | details
+    trend = {"claim": "strength grows with the training steps", "statistic": "trend per 100 steps"}
+    control = {"claim": f"shuffled answers: no classifier {HOSTILE}", "arm": "shuffled", "control": True}
+    return [
+        *(made("B1", operation, "supported", **base, **numbers) for operation in OPERATIONS),
+        made("E2", "add", "supported", **emerged, estimate=0.523, low=0.481, high=0.56),
+        made("E2", "subtract", "falsified", **emerged, estimate=0.061, low=0.04, high=0.082),
+        made("E2", "multiply", "inconclusive", **emerged, estimate=0.11, low=0.07, high=0.15),
+        made(
+            "E3",
+            "add",
+            "supported",
+            **trend,
+            estimate=0.101,
+            low=0.09,
+            high=0.12,
+            threshold=0.0,
+            layer=4,
+            step=100,
+        ),
+        made("C1", "add", "inconclusive", **control, reason="Only one seed was trained."),
+    ]
 
 
-def train_logs(seeds: int = 2) -> dict[str, list[dict[str, float]]]:
+def train_logs(seeds: int = 2) -> dict[tuple[str, int], list[dict[str, float]]]:
     return {
-        f"{arm}/{seed}": [
+        (arm, seed): [
             {
                 "step": s,
                 "train_loss": 3.0 - s / 50,
@@ -137,3 +161,23 @@ def train_logs(seeds: int = 2) -> dict[str, list[dict[str, float]]]:
         for arm in ("sft", "shuffled", "dual_reward")
         for seed in range(seeds)
     }
+
+
+EXPERIMENT = SimpleNamespace(
+    name="classifier_emergence",
+    description="Do task classifiers emerge? <b>They may.</b>",
+    model="tiny/model",
+    hash="0123456789ab",
+    arms=(
+        SimpleNamespace(name="sft", method="sft"),
+        SimpleNamespace(name="shuffled", method="shuffled"),
+        SimpleNamespace(name="dual_reward", method="classified"),
+    ),
+)
+PROVENANCE = {
+    "predictions_version": 3,
+    "device": "cpu",
+    "versions": {"mlx": "0.32"},
+    "seeds": [0, 1],
+    "nothing": None,
+}

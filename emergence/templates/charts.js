@@ -61,12 +61,12 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
     "aria-roledescription": "heat map", "aria-label": `${name}. Arrow keys move, Enter selects.` });
   for (let s = 0; s < steps.length; s++) for (let l = 0; l < layers; l++) {
     const v = values[s][l];
-    add(root, svg("rect", { x: x(s).toFixed(1), y: y(l).toFixed(1), width: (wide - 0.6).toFixed(1), height: (high - 0.3).toFixed(1), fill: v == null ? "none" : colour(v / top) }));
+    add(root, svg("rect", { x: x(s).toFixed(1), y: y(l).toFixed(1), width: (wide + 0.05).toFixed(2), height: (high + 0.05).toFixed(2), "shape-rendering": "crispEdges", fill: v == null ? "none" : colour(v / top) }));
   }
   const over = (s, l) => cut != null && s >= 0 && s < steps.length && l >= 0 && l < layers && values[s][l] != null && values[s][l] >= cut;
   let path = "";
   for (let s = 0; s < steps.length; s++) for (let l = 0; l < layers; l++) if (over(s, l)) {
-    const [x0, y0, x1, y1] = [x(s), y(l), x(s) + wide - 0.6, y(l) + high - 0.3];
+    const [x0, y0, x1, y1] = [x(s), y(l), x(s) + wide, y(l) + high];
     if (!over(s, l + 1)) path += `M${x0} ${y0}H${x1}`;
     if (!over(s, l - 1)) path += `M${x0} ${y1}H${x1}`;
     if (!over(s - 1, l) || s === 1) path += `M${x0} ${y0}V${y1}`;
@@ -77,7 +77,7 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
   for (let l = 0; l < layers; l++) if (l % every === 0 || l === layers - 1 && l % every > every / 2) add(root, label(left - 4, y(l) + high / 2 + 3.5, `L${l}`, { "text-anchor": "end" }));
   const skip = Math.ceil(24 / wide);
   steps.forEach((step, s) => { if (s % skip === 0) add(root, label(x(s) + wide / 2, height + 12, s === 0 ? "base" : step, { "text-anchor": "middle" })); });
-  const frame = (kind, s, l) => svg("rect", { class: kind, x: x(s), y: y(l), width: wide - 0.6, height: high - 0.3 });
+  const frame = (kind, s, l) => svg("rect", { class: kind, x: x(s), y: y(l), width: wide, height: high });
   const mark = steps.indexOf(chosen.step);
   if (mark >= 0 && chosen.layer < layers) add(root, frame("chosen", mark, chosen.layer));
   let at = [mark < 0 ? steps.length - 1 : mark, Math.min(chosen.layer, layers - 1)];
@@ -108,7 +108,7 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
 
 /* series: {name, x, y, low, high, index, base}; one x value a point. */
 function lines({ series, from, to, top, bottom = 0, cut, band, name, xName, ticks, mark, format = percent, say }) {
-  const width = 320, height = 190, left = 36, right = 8, above = 8, below = 26;
+  const width = 320, height = 190, left = 36, right = 14, above = 8, below = 26;
   const X = (v) => left + (width - left - right) * (v - from) / ((to - from) || 1);
   const Y = (v) => height - below - (height - below - above) * (v - bottom) / ((top - bottom) || 1);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-roledescription": "line chart", "aria-label": `${name}. Left and right keys read the values.` });

@@ -67,8 +67,8 @@ function drawMaps() {
   }));
   const legend = clear("map-legend"), key = svg("svg", { viewBox: "0 0 300 30", width: 300, height: 30, role: "img", "aria-label": `Colour scale from 0 to ${format(top)}` });
   for (let i = 0; i < 60; i++) add(key, svg("rect", { x: 4 + i * 4, y: 2, width: 4.2, height: 10, fill: colour(i / 59) }));
-  add(key, label(4, 24, nats ? "0" : "0 %"), label(244, 24, format(top), { "text-anchor": "end" }));
-  if (!nats && DATA.threshold < 0.8 * top) { const x = 4 + 240 * DATA.threshold / top; add(key, svg("line", { x1: x, x2: x, y1: 0, y2: 14, stroke: "#ff5a36", "stroke-width": 2 }), label(x, 24, percent(DATA.threshold), { "text-anchor": "middle" })); }
+  add(key, DATA.threshold < 0.2 * top && !nats ? null : label(4, 24, nats ? "0" : "0 %"), label(244, 24, format(top), { "text-anchor": "end" }));
+  if (!nats && DATA.threshold < 0.8 * top) { const x = 4 + 240 * DATA.threshold / top; add(key, svg("line", { x1: x, x2: x, y1: 0, y2: 14, stroke: "#ff5a36", "stroke-width": 2 }), label(x, 24, percent(DATA.threshold), { "text-anchor": x < 40 ? "start" : "middle" })); }
   add(legend, key);
 }
 
@@ -108,7 +108,7 @@ function drawConfusion() {
         cell.style.background = colour(share); cell.style.color = share > 0.6 ? "#000" : "#fff"; if (i === j) cell.style.fontWeight = "700";
         return cell;
       })))));
-    add(grid, card(`${arm.name}, L${state.layer}, ${arm.steps[s] === 0 ? "base" : `step ${arm.steps[s]}`}`, table));
+    add(grid, card(`${arm.name}, L${state.layer}, ${arm.steps[s] === 0 ? "base" : `step ${arm.steps[s]}`}`, html("div", { class: "scroll" }, table)));
   }
 }
 
