@@ -1,17 +1,15 @@
 #!/usr/bin/env python3
 """The front door: `python3 run.py hypotheses [pytest options]` and `python3 run.py tests [pytest options]`.
 
-Needs Python 3.11 or newer and nothing else, from any folder. The first call makes `.venv` beside this file and
-installs the pinned and hashed packages of `requirements/`; a second one starts at once. An environment that was
-left half-made is made again. `--cuda` takes the CUDA backend. Everything after the job goes to pytest.
+Needs Python 3.11 or newer and nothing else, from any folder. The first call makes `.venv` beside this file
+and installs the pinned and hashed packages of `requirements/`; a second one starts at once. An environment
+that was left half-made is made again. `--cuda` takes the CUDA backend; all that follows goes to pytest.
 """
 
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  (before anything that an older Python cannot run)
-    sys.exit(
-        "run.py: needs Python 3.11 or newer, this is %d.%d; try python3.13 run.py" % sys.version_info[:2]
-    )
+    sys.exit("run.py: needs Python 3.11 or newer; this is " + sys.version.split()[0])
 
 import contextlib
 import csv
@@ -39,9 +37,9 @@ USAGE = "usage: python3 run.py [--cuda] hypotheses|tests [pytest options]"
 # What pip says -> what a person can do about it; the first that matches.
 REASONS = {
     r"No space left on device": "the disk is full; the packages need about 2 GB (10 GB with --cuda)",
-    r"DO NOT MATCH THE HASHES": "a package is not the one that requirements/ pins; is the package index to be trusted?",
-    r"NewConnectionError|NameResolution|ConnectTimeout|Connection(Reset|Refused)?Error|Max retries|ProxyError|"
-    r"Network is unreachable|Temporary failure in name resolution|SSLError|ReadTimeout": (
+    r"DO NOT MATCH THE HASHES": "a package is not what requirements/ pins; is the index to be trusted?",
+    r"NewConnectionError|NameResolution|ConnectTimeout|Connection(Reset|Refused)?Error|Max retries|"
+    r"ProxyError|Network is unreachable|Temporary failure in name resolution|SSLError|ReadTimeout": (
         "the package index cannot be reached; connect to the network once, or point PIP_INDEX_URL at a mirror"
     ),
     r"No matching distribution|Could not find a version": (
@@ -89,9 +87,7 @@ def _requirements(cuda: bool) -> Path:
     machine = f"{platform.system()} {platform.machine()}"
     if sys.platform == "darwin":
         if platform.machine() != "arm64":
-            raise Refused(
-                "macOS needs Apple silicon (MLX has no build for Intel); on Linux any x86-64 or aarch64 will do"
-            )
+            raise Refused("MLX on macOS needs Apple silicon; on Linux any x86-64 or aarch64 will do")
         if cuda:
             raise Refused("--cuda: macOS has no CUDA; leave it out, Metal is used")
         name = "metal"
@@ -99,7 +95,7 @@ def _requirements(cuda: bool) -> Path:
         libc, version = platform.libc_ver()
         if libc == "glibc" and tuple(map(int, version.split(".")[:2])) < (2, 35):
             raise Refused(
-                f"MLX needs glibc 2.35 or newer, this system has {version}; Debian 12 or Ubuntu 22.04 have it"
+                f"MLX needs glibc 2.35 or newer (Debian 12, Ubuntu 22.04); this system has {version}"
             )
         name = "cuda" if cuda else "cpu"
     else:
@@ -109,7 +105,7 @@ def _requirements(cuda: bool) -> Path:
 
 @contextlib.contextmanager
 def _lock() -> Iterator:
-    """A lock on this folder: shared while pytest runs, exclusive while the environment is made. Leaves no file."""
+    """A lock on this folder, without a file: shared while pytest runs, exclusive while `.venv` is made."""
     import fcntl
 
     handle = os.open(ROOT, os.O_RDONLY)
@@ -118,6 +114,7 @@ def _lock() -> Iterator:
     def lock(exclusive: bool) -> None:
         mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         try:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # two that wait to exchange theirs would wait for ever
             fcntl.flock(handle, mode | fcntl.LOCK_NB)
         except BlockingIOError:
             _say("another run.py is at work in this folder; waiting for it")
@@ -142,9 +139,7 @@ def _ready(requirements: Path) -> bool:
     wanted, found = _pinned(requirements), _installed()
     if not STAMP.exists():
         return found.keys() >= wanted.keys() | {"emergence"}
-    whole = all(
-        name in found and found[name].name.split("-")[1] == version for name, version in wanted.items()
-    )
+    whole = all(name in found and _version(found[name]) == version for name, version in wanted.items())
     return whole and _stamp() == _wanted_stamp(requirements) and all(map(_intact, found.values()))
 
 
@@ -158,6 +153,10 @@ def _installed() -> dict[str, Path]:
     """Name (normalised) -> metadata folder of each installed package."""
     folders = VENV.glob("lib/python*/site-packages/*.dist-info")
     return {_normal(folder.name.split("-")[0]): folder for folder in folders}
+
+
+def _version(metadata: Path) -> str:
+    return metadata.name.removesuffix(".dist-info").split("-")[1]
 
 
 def _normal(name: str) -> str:
@@ -289,7 +288,8 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except Refused as refused:
-        sys.exit(f"run.py: {refused}")
+        _say(str(refused))
+        sys.exit(2)
     except OSError as error:
         sys.exit(f"run.py: {error.filename or ROOT}: {error.strerror}; is the disk full or read-only?")
     except KeyboardInterrupt:
