@@ -1,0 +1,90 @@
+"""Training under kills, power cuts, signals, full disks, flipped bits and races: nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model", n_layers=2, hidden=16)
+
+
+@pytest.fixture
+def run(model: Path, tmp_path: Path):
+    def campaign(seed: int, **acts: list) -> dict[str, Any]:
+        here = Path(__file__).parent
+        code = "import campaign, json, sys; campaign.main(*json.loads(sys.argv[1]))"
+        arguments = json.dumps([str(model), str(tmp_path), seed, acts])
+        ran = subprocess.run(
+            ["nice", "-n", "5", sys.executable, "-c", code, arguments],
+            env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}"},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        print(ran.stdout)
+        return json.loads(ran.stdout.splitlines()[-1])
+
+    return campaign
+
+
+def test_training_survives_a_few_of_everything_bit_for_bit(run) -> None:
+    done = run(
+        1,
+        random_kills=[3],
+        operation_kills=[1, True],
+        signals=[1, 15],
+        full_disk=[2],
+        flips=[1],
+        race=[],
+    )
+    assert done["kills"] >= 4
+    assert done["runs"] >= 6
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_at_random_instants_of_a_training_change_nothing(run) -> None:
+    done = run(2, random_kills=[200])
+    assert done["kills"] >= 200
+    assert done["after a checkpoint"] >= 50, "too few kills came after something was there to lose"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
+def test_fifty_kills_before_operations_on_the_disk_change_nothing(run, power) -> None:
+    assert run(3, operation_kills=[50, power])["kills"] >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
+def test_thirty_signals_end_it_cleanly_with_what_was_reached_kept(run, number) -> None:
+    assert run(4, signals=[30, number])["runs"] == 30
+
+
+@pytest.mark.slow
+def test_forty_full_disks_are_one_line_each_and_lose_nothing(run) -> None:
+    assert run(5, full_disk=[40])["runs"] == 40
+
+
+@pytest.mark.slow
+def test_forty_bits_flipped_in_what_a_kill_left_are_never_gone_on_from(run) -> None:
+    assert run(6, flips=[40])["runs"] >= 40
+
+
+@pytest.mark.slow
+def test_ten_races_of_two_train_once_each(run, tmp_path) -> None:
+    for seed in range(10):
+        for old in [*tmp_path.iterdir()]:
+            subprocess.run(["rm", "-rf", str(old)], check=True)
+        run(seed, race=[])
