@@ -40,7 +40,6 @@ __all__ = [
 EMBEDDED = "smollm2-135m-instruct"
 _CONVERSION = 1  # raise it when gguf.convert writes something else
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
-_MISFITS = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError, ArithmeticError)
 _MISFITS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
@@ -66,8 +65,8 @@ def load(
 
     Raises UsageError (no such name), NotMeasurable (not to be had here, refused), BrokenExperiment (damaged).
     """
-    blas.install()
     source = resolve(name, store)
+    blas.install()
     model, config = _model(source.folder)
     tokenizer = _tokenizer(source.folder, config, _rows(model))
     model.base_hash = source.hash
@@ -81,7 +80,7 @@ def resolve(name: str | Path, store: Store | None = None) -> Source:
     text, revision = str(name), None
     if text == EMBEDDED:
         folder = _embedded(store or Store(Path(".emergence")))
-    elif Path(text).is_dir():
+    elif text and Path(text).is_dir():
         folder = Path(text)
     elif _HUB_ID.fullmatch(text):
         folder = _download(*text.partition("@")[::2])
