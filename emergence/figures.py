@@ -26,8 +26,8 @@ MIDDLE = (0.25, 0.75)
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """`rows` × `columns` axes of this size in inches; margins in inches, for a layout engine takes seconds."""
-    left, right, bottom, top, across, between = 0.55, 0.15, 0.5, 0.3, 0.4, 0.5
+    """`rows` × `columns` axes of this size in inches; fixed margins, for layout engines take seconds."""
+    left, right, bottom, top, across, between = 0.55, 0.15, 0.6, 0.3, 0.4, 0.5
     total = (
         left + right + columns * width + (columns - 1) * across,
         bottom + top + rows * height + (rows - 1) * between,
@@ -67,7 +67,7 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
             axis.set_ylabel("layer" if j == 0 else "", fontsize=7)
             axis.tick_params(labelsize=6)
     if image is not None:
-        bar = figure.add_axes((0.35, 0.14 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
+        bar = figure.add_axes((0.35, 0.2 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
         figure.colorbar(image, cax=bar, orientation="horizontal")
         bar.set_title(f"mean mass, {frames.TITLES[family]}, {style} prompts", fontsize=6, pad=2)
         bar.tick_params(labelsize=5, pad=1, length=2)

@@ -7,6 +7,7 @@ below 3 MB. All is of the evaluation half, the one that verdicts are judged on, 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from . import frames
 from .readings import Readings, Study
+from .verdicts import Verdict
 
 SCALE = 10_000
 THRESHOLD = 0.10
@@ -48,6 +50,20 @@ def embed(value: Any) -> str:
         text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
         .replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     )  # fmt: skip
+
+
+def evidence(verdict: Verdict) -> dict[str, Any]:
+    """What the page draws of a verdict when it is opened: its arrays by layer and step, to five digits."""
+    kept = ("threshold", "layer", "step", "prediction", "operation", "statistic", "family", "style", "arm")
+    return {name: getattr(verdict, name) for name in kept} | {"details": _short(verdict.details)}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _short(v) for k, v in value.items()}
+    return [_short(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _whole(values: np.ndarray, scale: int = SCALE) -> Any:

@@ -91,7 +91,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         loader=jinja2.PackageLoader("emergence", "templates"),
     )  # fmt: skip
     environment.filters |= {"number": tables.number, "interval": tables.interval, "visible": visible}
-    environment.globals |= {"badges": tables.BADGES, "whisker": whisker, "bars": bars}
+    environment.globals |= {"badges": tables.BADGES, "whisker": whisker}
     script = "\n".join(_asset(name) for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(verdicts, key=lambda v: not v.control)
@@ -104,7 +104,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         style=Markup(_asset("report.css")),
         script=Markup(script),
         script_hash=digest,
-        data=Markup(payload.embed(data)),
+        data=Markup(payload.embed({**data, "verdicts": [payload.evidence(v) for v in ordered]})),
         created=datetime.fromisoformat(info["created"]).strftime("%Y-%m-%d %H:%M %Z"),
     )
 
@@ -137,26 +137,6 @@ def whisker(verdict: Verdict, rows: Sequence[Verdict], width: int = 180) -> dict
     return marks | {"width": width, "zero": at(0.0)}
 
 
-def bars(values: Any, width: int = 240, height: int = 48) -> list[dict[str, float]] | None:
-    """Bars of a flat list of at least 3 numbers, for the evidence; `None` for anything else."""
-    if not isinstance(values, list) or not 3 <= len(values) <= 400:
-        return None
-    if not all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values):
-        return None
-    numbers = [float(v or 0.0) for v in values]
-    low, high = min(0.0, *numbers), max(0.0, *numbers)
-    span, step = (high - low) or 1.0, width / len(numbers)
-    return [
-        {
-            "x": round(i * step, 2),
-            "w": round(max(1.0, step - 1), 2),
-            "y": round(height * (high - max(v, 0.0)) / span, 2),
-            "h": round(max(0.5, height * abs(v) / span), 2),
-        }
-        for i, v in enumerate(numbers)
-    ]
-
-
 def _asset(name: str) -> str:
     return (resources.files("emergence") / "templates" / name).read_text(encoding="utf-8")
 
@@ -172,7 +152,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Figures and Parquet: seconds of work, so not done again for the same readings and code."""
-    fingerprint = _fingerprint(study, logs)
+    fingerprint = fingerprint_of(study, logs)
     mark = folder / _FINGERPRINT
     if mark.exists() and mark.read_text() == fingerprint and (folder / results.READINGS).exists():
         return
@@ -184,7 +164,8 @@ def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping
     files.write_atomic(mark, fingerprint)
 
 
-def _fingerprint(study: Study, logs: Mapping[str, Any]) -> str:
+def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:
+    """A hash of everything that figures and tidy tables depend on, their code included."""
     digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
     for name in ("frames.py", "figures.py", "results.py"):
         digest.update((resources.files("emergence") / name).read_bytes())

@@ -121,12 +121,32 @@ def verdicts() -> list[Verdict]:
     }
     there = {"threshold": 0.1, "baseline": 0.02, "p": 0.0005, "p_adjusted": 0.004, "layer": 4, "step": 100}
     more = {"onset": (0, 50), "n_prompts": 90, "n_seeds": 2, "token_ids": (1, 0)}
-    details = {"details": {"mass_by_layer": [0.01, 0.02, 0.1, 0.4, 0.52, 0.3], "note": HOSTILE}}
+    mass = [0.01, 0.02, 0.1, 0.4, 0.52]
+    part = {"estimate": mass, "low": [m * 0.9 for m in mass], "high": [m * 1.1 for m in mass]}
+    details = {
+        "details": {
+            "kind": "classifier", "layers": [0, 1, 2, 3, 4], "strength": part, "apart": part, "auroc": 0.99,
+            "confusion": [[28, 1, 1], [0, 30, 0], [2, 0, 28]], "note": HOSTILE,
+        }
+    }  # fmt: skip
+    probed = {
+        "layers": [1, 2, 3], "accuracy": [0.7, 0.95, 0.99], "control": [0.5, 0.52, 0.55], "unseen": {"operands": 0.9},
+    }  # fmt: skip
     emerged = there | more | details
     trend = {"claim": "strength grows with the training steps", "statistic": "trend per 100 steps"}
     control = {"claim": f"shuffled answers: no classifier {HOSTILE}", "arm": "shuffled", "control": True}
     return [
         *(made("B1", operation, "supported", **base, **numbers) for operation in OPERATIONS),
+        made(
+            "B3",
+            "add",
+            "supported",
+            arm="base",
+            statistic="selectivity",
+            estimate=0.4,
+            layer=3,
+            details=probed,
+        ),
         made("E2", "add", "supported", **emerged, estimate=0.523, low=0.481, high=0.56),
         made("E2", "subtract", "falsified", **emerged, estimate=0.061, low=0.04, high=0.082),
         made("E2", "multiply", "inconclusive", **emerged, estimate=0.11, low=0.07, high=0.15),

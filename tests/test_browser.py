@@ -113,6 +113,12 @@ def test_verdict_opens_its_evidence_and_takes_the_reader_there(page: tuple[chrom
     browser.js(f"document.querySelectorAll('.badge')[{row}].focus()")
     browser.key("Enter")
     assert browser.js(hidden) is False
+    charts = f"document.querySelectorAll('tr.evidence')[{row}].querySelectorAll('.evidence-charts .card')"
+    assert browser.js(f"[...{charts}].map((c) => c.querySelector('h3').textContent)") == [
+        "By layer, with 95 % intervals",
+        "Confusion of the judged prompts",
+    ]
+    assert browser.js("document.getElementById('probe').hidden") is False
     browser.js(f"document.querySelectorAll('tr.evidence')[{row}].querySelector('.goto').click()")
     assert browser.js("document.querySelector('#growth-controls output').textContent") == "L4"
     assert "L4, step 100" in browser.js("document.querySelector('#confusion-grid h3').textContent")

@@ -16,7 +16,6 @@ import synthetic
 
 from emergence import frames, payload, report, results, tables
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.readings import Study
 from emergence.verdicts import Verdict
 
 
@@ -186,17 +185,22 @@ def test_csv_and_parquet_hold_the_same_means_as_the_readings(written: Path) -> N
         assert next(csv.reader(file))[:3] == ["arm", "seed", "style"]
 
 
-def test_unchanged_readings_are_not_written_again_and_changed_ones_are(tmp_path: Path) -> None:
-    def write(peak: float) -> int:
-        study = Study(
-            (case.run("sft", 0, (0, 10), n_layers=2, per_class=2, peak=peak, styles=("symbolic",)),)
-        )
-        report.write(tmp_path, case.EXPERIMENT, study, case.verdicts(), {}, {})
-        return (tmp_path / "readings.parquet").stat().st_mtime_ns
-
-    first = write(0.6)
-    assert write(0.6) == first
-    assert write(0.3) > first
+def test_unchanged_readings_are_not_written_again_and_changed_ones_are(written: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in [written / "readings.parquet", *written.glob("figures/*")]}
+    arguments = (
+        case.EXPERIMENT,
+        case.study(),
+        case.verdicts(),
+        case.PROVENANCE,
+        case.train_logs(),
+        case.decode,
+    )
+    report.write(written, *arguments)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    same, changed = case.study(), case.study(peak=0.5)
+    assert report.fingerprint_of(same, {}) == report.fingerprint_of(case.study(), {})
+    assert report.fingerprint_of(changed, {}) != report.fingerprint_of(same, {})
+    assert report.fingerprint_of(same, {"sft/0": []}) != report.fingerprint_of(same, {})
 
 
 # The page
@@ -262,7 +266,7 @@ def test_nothing_stays_hidden_in_a_token() -> None:
 
 
 def test_whisker_keeps_the_order_of_the_numbers_and_the_width() -> None:
-    rows = case.verdicts()[3:6]
+    rows = case.verdicts()[4:7]
     marks = report.whisker(rows[1], rows)
     assert marks is not None
     assert marks["low"] < marks["estimate"] < marks["high"] < marks["threshold"]
@@ -280,7 +284,7 @@ def test_verdict_table_fits_100_columns_and_says_everything_without_colour() -> 
     assert max(map(len, text.splitlines())) <= 100
     assert "E2 ✗ falsified" in text
     assert "6.1 % [4.0, 8.2]" in text
-    assert "5 supported, 1 falsified, 2 inconclusive" in text
+    assert "6 supported, 1 falsified, 2 inconclusive" in text
     row = next(line for line in text.splitlines() if "E2 ✓" in line)
     expected = "E2 ✓ supported | add | 52.3 % [48.1, 56.0] | 10.0 % | L4 | 100 | own-class mass"
     assert " ".join(row.split()) == expected.replace(" |", "")

@@ -101,14 +101,8 @@ function drawConfusion() {
   for (const arm of ARMS) {
     const s = nearest(arm.steps, state.step), counts = arm.confusion[state.style][s][state.layer], total = counts.flat().reduce((a, b) => a + b, 0);
     const right = counts.reduce((sum, row, i) => sum + row[i], 0);
-    const table = html("table", { class: "counts-table" }, html("caption", { class: "note" }, total ? `${percent(right / total)} of ${total} readings name their own class` : "no prompts"),
-      html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "true ↓  read →"), CLASSES.map((c) => html("th", { scope: "col" }, c)))),
-      html("tbody", {}, counts.map((row, i) => html("tr", {}, html("th", { scope: "row" }, CLASSES[i]), row.map((n, j) => {
-        const sum = row.reduce((a, b) => a + b, 0), share = sum ? n / sum : 0, cell = html("td", i === j ? { "aria-label": `${n}, right` } : {}, String(n));
-        cell.style.background = colour(share); cell.style.color = share > 0.6 ? "#000" : "#fff"; if (i === j) cell.style.fontWeight = "700";
-        return cell;
-      })))));
-    add(grid, card(`${arm.name}, L${state.layer}, ${arm.steps[s] === 0 ? "base" : `step ${arm.steps[s]}`}`, html("div", { class: "scroll" }, table)));
+    const told = html("p", { class: "note" }, total ? `${percent(right / total)} of ${total} readings name their own class` : "no prompts");
+    add(grid, card(`${arm.name}, L${state.layer}, ${arm.steps[s] === 0 ? "base" : `step ${arm.steps[s]}`}`, told, confusionTable(counts)));
   }
 }
 
@@ -173,10 +167,56 @@ function drawPlace() {
 }
 function drawAll(first) { if (first) drawControls(); drawMaps(); drawPlace(); drawTraining(); }
 
+/* Evidence of one verdict, drawn when it is opened. */
+const PARTS = { strength: "own mass", apart: "own minus others", elsewhere: "here minus elsewhere", gain: "gained since step 0" };
+const share = (v) => v.toFixed(2);
+function byLayer(v, names, cut, format, title) {
+  const d = v.details, depth = d.layers.map((l) => (l + 1) / LAYERS);
+  const series = Object.entries(names).filter(([key]) => d[key]).map(([key, name], index) => {
+    const part = d[key].estimate ? d[key] : { estimate: d[key] };
+    return { name, index, x: depth, y: part.estimate, low: part.low, high: part.high };
+  });
+  const all = series.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]).filter((x) => x != null);
+  const top = format === percent ? nice(Math.max(0.12, ...all)) : 1, bottom = Math.min(0, format === percent ? Math.floor(10 * Math.min(0, ...all)) / 10 : 0);
+  return card(title, lines({ series, from: 0, to: 1, top, bottom, cut, band: [0.25, 0.75], name: title, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: v.layer == null ? null : (v.layer + 1) / LAYERS, format, say: (t) => say(t) }), legend(series));
+}
+function confusionTable(counts) {
+  return html("div", { class: "scroll" }, html("table", { class: "counts-table" },
+    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "true ↓  read →"), CLASSES.map((c) => html("th", { scope: "col" }, c)))),
+    html("tbody", {}, counts.map((row, i) => html("tr", {}, html("th", { scope: "row" }, CLASSES[i]), row.map((n, j) => {
+      const sum = row.reduce((a, b) => a + b, 0), part = sum ? n / sum : 0, cell = html("td", i === j ? { "aria-label": `${n}, right` } : {}, String(n));
+      cell.style.background = colour(part); cell.style.color = part > 0.6 ? "#000" : "#fff"; if (i === j) cell.style.fontWeight = "700";
+      return cell;
+    }))))));
+}
+function drawEvidence(node) {
+  const v = DATA.verdicts.find((x) => `${x.prediction}/${x.operation}` === node.dataset.verdict), d = v.details;
+  node.replaceChildren();
+  if (d.layers && d.strength) add(node, byLayer(v, PARTS, v.threshold, percent, "By layer, with 95 % intervals"));
+  if (d.layers && d.accuracy && d.control) add(node, probeCard(v));
+  if (d.by_step && d.steps) {
+    const series = [{ name: v.operation, index: 0, x: d.steps, y: d.by_step }];
+    add(node, card("Own mass by step", lines({ series, from: 0, to: Math.max(...d.steps, 1), top: nice(Math.max(0.12, ...d.by_step)), name: "own mass by step", xName: "step", ticks: ticksFor(d.steps), say })));
+  }
+  if (Array.isArray(d.confusion)) add(node, card("Confusion of the judged prompts", confusionTable(d.confusion)));
+  node.hidden = !node.children.length;
+}
+const probeCard = (v) => byLayer(v, { accuracy: "probe", control: "control task", lens: "lens, own words" }, null, share, `${v.operation}: balanced accuracy of the probe`);
+function drawProbe() {
+  const found = DATA.verdicts.filter((v) => v.details.layers && v.details.accuracy && v.details.control);
+  document.getElementById("probe").hidden = !found.length;
+  const grid = clear("probe-grid");
+  for (const v of found) {
+    const c = CLASSES.indexOf(v.operation), own = ARMS[0].own.words[v.style] || ARMS[0].own.words[DATA.styles[0]];
+    const lens = v.details.layers.map((l) => own[c][0][0][l] == null ? null : own[c][0][0][l] / SCALE);
+    add(grid, probeCard({ ...v, details: { ...v.details, lens } }));
+  }
+}
+
 function wireVerdicts() {
   for (const button of document.querySelectorAll(".badge")) {
     const panel = document.getElementById(button.getAttribute("aria-controls"));
-    const open = (yes) => { button.setAttribute("aria-expanded", String(yes)); panel.hidden = !yes; };
+    const open = (yes) => { button.setAttribute("aria-expanded", String(yes)); panel.hidden = !yes; if (yes) panel.querySelectorAll(".evidence-charts").forEach(drawEvidence); };
     open(false);
     button.addEventListener("click", () => open(panel.hidden));
     const row = button.closest("tr"), go = panel.querySelector(".goto");
@@ -195,5 +235,6 @@ function wireVerdicts() {
 document.body.append(tip);
 wireVerdicts();
 drawAll(true);
+drawProbe();
 drawDrill();
 document.documentElement.dataset.ready = "true";
