@@ -355,7 +355,10 @@ def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: S
     step = _step(p, m)
     each = [evidence.measure(m.of_seed(i), step, p.emerges) for i in range(m.n_seeds)]
     clear = [e.clear(e.chosen, p.threshold) and not e.constant(e.chosen) for e in each]
-    gone = [e.absent(p.negligible) for e in each]
+    # One seed without it refutes replication, and there are as many chances for that as seeds: Bonferroni.
+    level = 1 - (1 - statistics.LEVEL) / m.n_seeds
+    again = [evidence.measure(e.masses, step, p.emerges, level=level) for e in each]
+    gone = [e.absent(p.negligible) for e in again]
     pvalue = max(float(e.p()[0][e.chosen]) for e in each)
     places = [int(m.layer[e.chosen]) for e in each]
     seeds = ", ".join(

@@ -34,7 +34,11 @@ class Masses:
     own: Float[np.ndarray, "seed step prompt cell"]
     """Own-class mass on the class's prompts."""
     others: Float[np.ndarray, "seed step prompt cell"]
-    """On the same prompts: mean mass of the other classes (of other problems' answers; of other sets)."""
+    """On the same prompts: mean mass of the other classes (of other problems' answers; of other sets).
+
+    For answers, `own - others` is the mean over derangements of own minus other, divided by the share of pairs
+    of problems whose first tokens differ.
+    """
     rest: Float[np.ndarray, "seed step other cell"] | None
     """The class's own tokens on the other classes' prompts; None for answers."""
     half: Int[np.ndarray, " prompt"]
@@ -154,8 +158,12 @@ def _answers(runs: Sequence[Readings], kept: np.ndarray, all_: int) -> Masses:
     for h in (SELECTION, EVALUATION):
         where = np.flatnonzero(half == h)
         count = np.bincount(own_answer[where], minlength=mass.shape[-1]).astype(float)
-        total = mass[..., where, :] @ count
-        others[..., where] = (total - own[..., where]) / max(len(where) - 1, 1)
+        mean = (mass[..., where, :] @ count - own[..., where]) / max(len(where) - 1, 1)
+        alike = float((count * (count - 1)).sum() / max(len(where) * (len(where) - 1), 1))
+        # Other problems often share the right first token. A bias must come out as 0 and a pure classifier as
+        # all of its mass, so the difference is put on the scale of those that do not share it.
+        apart = (own[..., where] - mean) / (1 - alike) if alike < 1 else np.zeros_like(mean)
+        others[..., where] = own[..., where] - apart
     return Masses(
         family="answer",
         steps=first.steps,
@@ -239,7 +247,9 @@ def _parts(m: Masses, step: int, half: int, emerges: bool) -> Parts:
     return now
 
 
-def measure(m: Masses, step: int, emerges: bool, select: int = SELECTION) -> Evidence:
+def measure(
+    m: Masses, step: int, emerges: bool, select: int = SELECTION, level: float = statistics.LEVEL
+) -> Evidence:
     """Choose the cell on the selection half, give every cell's intervals on the evaluation half.
 
     `select` is the half that chooses; it is a parameter so that a test can break it on purpose.
@@ -247,7 +257,7 @@ def measure(m: Masses, step: int, emerges: bool, select: int = SELECTION) -> Evi
     means = {k: sum(x.mean(axis=(0, 1)) for x in v) for k, v in _parts(m, step, select, emerges).items()}
     stacked = np.stack([np.asarray(v) for v in means.values()])
     judged = _parts(m, step, EVALUATION, emerges)
-    parts = {name: statistics.bootstrap(*strata) for name, strata in judged.items()}
+    parts = {name: statistics.bootstrap(*strata, level=level) for name, strata in judged.items()}
     highs = np.stack([part.high for part in parts.values()])
     return Evidence(
         masses=m,

@@ -162,8 +162,8 @@ def markdown(found: Mapping[str, Any], experiment: str) -> str:
     lines = [
         f"# What was found: {experiment}",
         "",
-        "Made from `findings.json` by `--record-findings`; do not edit. Masses and accuracies are of held-out "
-        "prompts, brackets are 95 % intervals.",
+        "Made from `findings.json` by `--record-findings`; do not edit. Figures are of held-out prompts, "
+        "brackets are 95 % intervals.",
     ]
     for name, entry in found["models"].items():
         lines += ["", f"## {name}", "", *_overview(entry)]
