@@ -23,7 +23,9 @@ from .reader import Plan
 PROMPTS_PER_CLASS = 4
 STRENGTH = 4.0
 """Length of the planted vector, in lengths of the residual stream it is added to."""
-ASCENT_STEPS, ASCENT_RATE = 100, 0.01
+ASCENT_STEPS, ASCENT_RATE = 100, 0.02
+CERTAIN = 0.1
+"""Nats of surprise at which the ascent stops: nine in ten of the mass."""
 FOUND = 0.5
 LEAK = 0.01
 
@@ -113,7 +115,7 @@ def _altered(block: Any, before: Any = None, after: Any = None) -> Iterator[None
 
 
 def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token: int) -> mx.array:
-    """Unit vector that makes the tail say `token`, found by ascent: the token's own embedding may not do it."""
+    """Unit vector that makes the tail say `token`, by ascent: the token's own embedding may not do it."""
     stream = mx.array(np.asarray(lens.streams(prompts, layers=[layer]))[0].mean(axis=0))
     size = STRENGTH * mx.linalg.norm(stream)
 
@@ -130,7 +132,7 @@ def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token:
         value, step = gradient(state["direction"])
         state = adam.apply_gradients({"direction": step}, state)
         mx.eval(state, adam.state)
-        if float(value) < 0.01:
+        if float(value) < CERTAIN:
             break
     return state["direction"] / mx.linalg.norm(state["direction"])
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from . import blas, config, controls, findings, models, reader, report, tasks, tokens, training, verdicts
 from .lens import LogitLens
@@ -80,12 +81,15 @@ class Run:
     @property
     def checkpoints(self) -> dict[int, Path]:
         """Step to checkpoint folder."""
-        return {int(p.name): p for p in sorted((self.entry.path / "checkpoints").iterdir())}
+        names = {
+            name.split("/")[1] for name in self.entry.manifest["files"] if name.startswith("checkpoints/")
+        }
+        return {int(name): self.entry.path / "checkpoints" / name for name in sorted(names)}
 
     @property
     def log(self) -> list[dict[str, Any]]:
         """`train.jsonl`: a row per checkpoint with loss and accuracy."""
-        return [json.loads(line) for line in (self.entry.path / "train.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in self.entry.file("train.jsonl").read_text().splitlines()]
 
 
 def run(
@@ -152,6 +156,8 @@ def prepare(
 def train_all(setting: Setting, progress: Progress = SILENT) -> list[Run]:
     """Every arm × seed of the config."""
     pairs = [(arm, seed) for arm in setting.config.arms for seed in arm.seeds]
+    missing = [arm for arm, seed in pairs if setting.store.find("runs", run_spec(setting, arm, seed)) is None]
+    setting.store.require_space(sum(_size(setting.model, arm) for arm in missing))
     return [Run(arm.name, seed, train(setting, arm, seed, progress)) for arm, seed in pairs]
 
 
@@ -164,7 +170,8 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
         (workdir / "data").mkdir(exist_ok=True)
         for name in ("train", "valid", "test"):
             tasks.write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(setting.splits, name))
-        return training.train(setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress)
+        trained = training.train(setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress)
+        return trained | {"threads": blas.install().threads}
 
     return setting.store.get_or_build("runs", run_spec(setting, arm, seed), build)
 
@@ -193,7 +200,7 @@ def read(setting: Setting, runs: Sequence[Run], progress: Progress = SILENT) -> 
         spec | {"model": setting.source.hash},
         lambda folder: reader.read_base(setting.lens, setting.plan, folder, progress),
     )
-    arrays = reader.load_base(base.path)
+    arrays = reader.load(base.file(reader.BASE))
     return Study(tuple(_read_run(setting, run, spec, arrays, progress) for run in runs))
 
 
@@ -203,7 +210,8 @@ def _read_run(setting: Setting, run: Run, spec: Any, base: Any, progress: Progre
         reader.read_run(setting.model, setting.lens, setting.plan, run.checkpoints, folder, label, progress)
 
     kept = setting.store.get_or_build("readings", spec, build, parent=run.entry)
-    return reader.assemble(run.arm, run.seed, setting.plan, base, kept.path)
+    each = {step: reader.load(kept.file(reader.file_of(step))) for step in run.checkpoints if step > 0}
+    return reader.assemble(run.arm, run.seed, setting.plan, base, each)
 
 
 def judge(setting: Setting, predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
@@ -240,7 +248,11 @@ def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequen
     """Where every number came from: model, data, runs, tokens, versions, device."""
     source = setting.source
     return {
-        "model": {"name": source.name, "revision": source.revision, "hash": source.hash},
+        "model": {
+            "name": Path(source.name).name if source.folder == Path(source.name) else source.name,
+            "revision": source.revision,
+            "hash": source.hash,
+        },
         "config_hash": setting.config.hash,
         "config": setting.config.model_dump(mode="json"),
         "predictions_version": getattr(predictions, "version", None),
@@ -262,6 +274,13 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "blas": blas.install().name,
     }
+
+
+def _size(model: Any, arm: config.Arm) -> int:
+    """Bytes of an arm's checkpoints, and of the record that an interrupted run goes on from."""
+    with models.lora(model, arm.fine_tune_type, arm.lora):
+        trained = sum(p.nbytes for _, p in tree_flatten(model.trainable_parameters()))
+    return trained * (len(arm.checkpoint_steps) + 4)
 
 
 def _code(*modules: str) -> str:

@@ -61,10 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per operation for each prediction; the experiment is the folder's own."""
-    if "folder" not in metafunc.fixturenames:
+    if "experiment_folder" not in metafunc.fixturenames:
         return
     folder = Path(metafunc.definition.path).parent
-    metafunc.parametrize("folder", [folder], indirect=True, scope="session", ids=[folder.name])
+    metafunc.parametrize("experiment_folder", [folder], indirect=True, scope="session", ids=[folder.name])
     if VERDICT in metafunc.fixturenames:
         with _usage():
             operations = _experiment(metafunc.config, folder).task.operations
@@ -86,7 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """The header of the main job, only where it runs."""
-    folders = dict.fromkeys(Path(i.path).parent for i in items if "folder" in getattr(i, "fixturenames", ()))
+    folders = dict.fromkeys(
+        Path(i.path).parent for i in items if "experiment_folder" in getattr(i, "fixturenames", ())
+    )
     if not folders:
         return []
     import mlx.core as mx
@@ -107,32 +109,23 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 
 @pytest.fixture(scope="session")
-def folder(request: pytest.FixtureRequest) -> Path:
+def experiment_folder(request: pytest.FixtureRequest) -> Path:
     """The experiment's folder: the one that the test file lies in."""
     return Path(request.param)
 
 
 @pytest.fixture(scope="session")
-def experiment(folder: Path, pytestconfig: pytest.Config) -> Any:
+def experiment(experiment_folder: Path, pytestconfig: pytest.Config) -> Any:
     """The folder's `config.yaml`, with the options applied: a `config.Experiment`."""
     with _readable():
-        return _experiment(pytestconfig, folder)
+        return _experiment(pytestconfig, experiment_folder)
 
 
 @pytest.fixture(scope="session")
-def predictions(folder: Path) -> Any:
+def predictions(experiment_folder: Path) -> Any:
     """The pre-registered table of the experiment: a tuple of `verdicts.Prediction`."""
     with _readable():
-        return _predictions(folder)
-
-
-@pytest.fixture(scope="session")
-def store(pytestconfig: pytest.Config) -> Any:
-    """Where runs are kept: a `store.Store`."""
-    from .store import Store
-
-    with _readable():
-        return Store(pytestconfig.getoption("store"))
+        return _predictions(experiment_folder)
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +135,15 @@ def progress(pytestconfig: pytest.Config) -> Iterator[Any]:
 
     with for_pytest(pytestconfig) as shown:
         yield shown
+
+
+@pytest.fixture(scope="session")
+def store(pytestconfig: pytest.Config, progress: Any) -> Any:
+    """Where runs are kept: a `store.Store`."""
+    from .store import Store
+
+    with _readable():
+        return Store(pytestconfig.getoption("store"), notice=progress.line)
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +202,12 @@ def study(setting: Any, runs: Any, progress: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def verdicts(
-    folder: Path, setting: Any, predictions: Any, runs: Any, study: Any, pytestconfig: pytest.Config
+    experiment_folder: Path,
+    setting: Any,
+    predictions: Any,
+    runs: Any,
+    study: Any,
+    pytestconfig: pytest.Config,
 ) -> dict[tuple[str, str], Any]:
     """All verdicts by (prediction, operation); the report is written with them."""
     from . import experiment as stages
@@ -209,7 +216,7 @@ def verdicts(
         judged = stages.judge(setting, predictions, study)
         page = stages.publish(setting, predictions, runs, study, judged)
         if pytestconfig.getoption("record_findings"):
-            stages.record(folder, setting, predictions, judged)
+            stages.record(experiment_folder, setting, predictions, judged)
     pytestconfig.stash[_REPORT][setting.config.name] = (setting, study, judged, page)
     return {(v.prediction, v.operation): v for v in judged}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from .progress import SILENT, Progress
 from .readings import Prompt, Readings
 
 TOP_K = 5
+BASE = "base.npz"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SI
     with progress.task("read base model", 1, "checkpoint") as task:
         arrays = read(lens, plan)
         arrays["hidden"] = np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
-        _save(folder / "base.npz", arrays)
+        _save(folder / BASE, arrays)
         task.advance()
 
 
@@ -147,8 +149,8 @@ def read_run(
     _check_step_zero(model, lens, plan, checkpoints[0])
     with progress.task(f"read {label}", len(later), "checkpoint") as task:
         for step in later:
-            path = folder / f"{step:07d}.npz"
-            if not path.exists():
+            path = folder / file_of(step)
+            if not _whole(path):
                 with models.adapted(model, checkpoints[step]):
                     _save(path, read(lens, plan))
             task.advance(1, f"step {step}")
@@ -166,10 +168,15 @@ def _check_step_zero(model: Any, lens: LogitLens, plan: Plan, checkpoint: Path) 
         )
 
 
-def assemble(arm: str, seed: int, plan: Plan, base: Mapping[str, np.ndarray], folder: Path) -> Readings:
-    """The `Readings` of a run from what `read_base` and `read_run` have kept."""
-    files = sorted(p for p in folder.glob("[0-9]*.npz"))
-    each = [dict(base), *(_load(p) for p in files)]
+def assemble(
+    arm: str,
+    seed: int,
+    plan: Plan,
+    base: Mapping[str, np.ndarray],
+    later: Mapping[int, Mapping[str, np.ndarray]],
+) -> Readings:
+    """The `Readings` of a run, from the arrays of the base model and those of each later step."""
+    each = [base, *(later[step] for step in sorted(later))]
     stacked = {name: np.stack([arrays[name] for arrays in each]) for name in base if name != "hidden"}
     own = np.array(plan.own_answer)
     right = np.array(plan.answer_ids)[own]
@@ -177,30 +184,39 @@ def assemble(arm: str, seed: int, plan: Plan, base: Mapping[str, np.ndarray], fo
     return Readings(
         arm=arm,
         seed=seed,
-        steps=(0, *(int(p.stem) for p in files)),
+        steps=(0, *sorted(later)),
         prompts=plan.prompts,
         classes=plan.classes,
         answer_ids=np.array(plan.answer_ids),
         own_answer=own,
-        correct=stacked["top_ids"][:, -1, :, 0] == right,
+        correct=stacked["top_ids"][:, -1, :, 0] == right[None],
         hidden=base["hidden"],
-        copied=np.array([i in ids for i, ids in zip(right, plan.prompt_ids, strict=True)]),
         token_sets={"words": words_union, "glyphs": plan.glyphs, "random_words": plan.random_words},
+        copied=np.array([i in ids for i, ids in zip(right, plan.prompt_ids, strict=True)]),
         **stacked,
     )
 
 
-def load_base(folder: Path) -> dict[str, np.ndarray]:
-    """What `read_base` kept."""
-    return _load(folder / "base.npz")
+def file_of(step: int) -> str:
+    """Name of the file that holds a step's arrays."""
+    return f"{step:07d}.npz"
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name; raises ValueError or `zipfile.BadZipFile` where the file is damaged."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _whole(path: Path) -> bool:
+    """A file of an interrupted reading counts only if it opens and its checksums hold."""
+    try:
+        return bool(load(path))
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     store.write_atomic(path, buffer.getvalue())
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
