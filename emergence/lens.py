@@ -8,21 +8,26 @@ model's own final norm, head, logit scale and soft-cap, so no code is specific t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from jaxtyping import Float
 
-from . import proof, readout, stream
+from . import midpoint, proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
 from .lens_reading import LensReading
+from .proof import Proof, prove
 
 Tokens = Sequence[Sequence[int]]
+__all__ = ["LensReading", "LogitLens", "Proof", "prove"]
+
+Layers = Sequence[int | str]
 Positions = str | int | Sequence[int]
 _FORWARD_TOKENS = 1024
 _LOGITS_BYTES = 48_000_000
@@ -50,9 +55,10 @@ class LogitLens:
         if vocab_size is not None and not 0 < vocab_size <= self.head_size:
             raise UsageError(f"vocab_size={vocab_size}: the model's head has {self.head_size} rows")
         self.vocab_size = vocab_size or self.head_size
+        self._midpoints: dict[int, str] | None = None
         self.proof = self.verify()
 
-    def verify(self, tokens: Tokens | None = None) -> proof.Proof:
+    def verify(self, tokens: Tokens | None = None) -> Proof:
         """Prove the lens on these prompts; see `proof.verify`."""
         return proof.verify(self.trunk, tokens)
 
@@ -77,28 +83,26 @@ class LogitLens:
         logits = self.trunk.finish(hidden.reshape(-1, 1, hidden.shape[-1]))
         return logits.reshape(*hidden.shape[:-1], -1)
 
-    def logits(
-        self, tokens: Tokens, layers: Sequence[int] | None = None
-    ) -> Float[np.ndarray, "layer prompt vocab"]:
+    def logits(self, tokens: Tokens, layers: Layers | None = None) -> Float[np.ndarray, "layer prompt vocab"]:
         """Logits at the last position of each prompt, float32; the last layer's are the model's own."""
-        which, prompts = self._layers(layers), self._prompts(tokens)
+        which, prompts = self._points(layers), self._prompts(tokens)
         found = np.empty((len(which), len(prompts), self.head_size), np.float32)
         at_once = max(1, _LOGITS_BYTES // (4 * self.head_size))
         for places, states in self._passes(prompts, "last", which):
-            for row, layer in enumerate(which):
+            for row, point in enumerate(which):
                 for part in _slices(len(places), at_once):
                     index = mx.arange(part.start, part.stop)
-                    z = self._finish([self.trunk.pick(states[layer], index)])
+                    z = self._finish([self.trunk.pick(states[point], index)])
                     found[row, [p.prompt for p in places[part]]] = z[0]
         _require_numbers(found)
         return found
 
     def streams(
-        self, tokens: Tokens, layers: Sequence[int] | None = None
+        self, tokens: Tokens, layers: Layers | None = None
     ) -> Float[np.ndarray, "layer prompt hidden"]:
         """Residual streams at the last position of each prompt, float32."""
         self._require_plain("its streams")
-        which, prompts = self._layers(layers), self._prompts(tokens)
+        which, prompts = self._points(layers), self._prompts(tokens)
         parts = [
             (places, np.stack([np.array(states[i])[:, 0] for i in which]))
             for places, states in self._passes(prompts, "last", which)
@@ -114,7 +118,7 @@ class LogitLens:
         tokens: Tokens,
         token_sets: Mapping[str, Sequence[int]] | None = None,
         top_k: int = 5,
-        layers: Sequence[int] | None = None,
+        layers: Layers | None = None,
         positions: Positions = "last",
         token_ids: Sequence[int] = (),
     ) -> LensReading:
@@ -123,7 +127,7 @@ class LogitLens:
         Logits are made for a block of places at a time, at most about 48 MB of them (or one row, if
         larger), and never kept: memory does not grow with layers × prompts × vocabulary.
         """
-        which = self._layers(layers)
+        which = self._points(layers)
         prompts = self._prompts(tokens)
         sets = {name: tuple(int(i) for i in ids) for name, ids in (token_sets or {}).items()}
         self._check_ids(sets, token_ids, top_k)
@@ -134,7 +138,7 @@ class LogitLens:
             top_k,
         )
         at = [_positions(positions, len(ids), i) for i, ids in enumerate(prompts)]
-        needed = sorted({*which, *(i - 1 for i in which if i > 0), self.n_layers - 1})
+        needed = self._with_neighbours(which)
         parts: dict[str, np.ndarray] = {}
         for places, states in self._passes(prompts, positions, needed):
             for rows, group in self._statistics(places, states, which, wanted):
@@ -148,7 +152,7 @@ class LogitLens:
         if positions == "last" or isinstance(positions, int):
             parts = {name: values[:, :, 0] for name, values in parts.items()}
         return LensReading(
-            layers=tuple(f"L{i}" for i in which),
+            layers=tuple(map(str, which)),
             tokens=prompts,
             positions=tuple(at),
             sets=sets,
@@ -158,14 +162,15 @@ class LogitLens:
         )
 
     def _passes(
-        self, prompts: Tokens, positions: Positions, needed: Sequence[int]
-    ) -> Iterator[tuple[list[Place], dict[int, Any]]]:
+        self, prompts: Tokens, positions: Positions, needed: Sequence[Point]
+    ) -> Iterator[tuple[list[Place], dict[Point, Any]]]:
         """Runs the model over prompts of equal length together, never padded; yields the states at the
         places asked for.
 
         One evaluation a pass. Only equal lengths share a pass: then nothing depends on how a family treats
         padding.
         """
+        middles = self._middles(needed)
         by_length: dict[int, list[int]] = {}
         for i, ids in enumerate(prompts):
             by_length.setdefault(len(ids), []).append(i)
@@ -173,15 +178,15 @@ class LogitLens:
             slots = _positions(positions, length, members[0])
             for part in _slices(len(members), max(1, _FORWARD_TOKENS // length)):
                 batch = members[part]
-                with self.trunk.observe() as seen:
+                with self.trunk.observe(middles) as seen:
                     self.model(mx.array([prompts[i] for i in batch]))
                 index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
-                states = {i: stream.as_float32(self.trunk.pick(seen.states[i], index)) for i in needed}
+                states = {p: stream.as_float32(self.trunk.pick(p.of(seen), index)) for p in needed}
                 mx.eval(*(a for s in states.values() for a in stream.arrays(s)))
                 yield [Place(i, slot) for i in batch for slot in range(len(slots))], states
 
     def _statistics(
-        self, places: list[Place], states: dict[int, Any], which: Sequence[int], wanted: readout.Wanted
+        self, places: list[Place], states: dict[Point, Any], which: Sequence[Point], wanted: readout.Wanted
     ) -> Iterator[tuple[readout.Rows, list[Place]]]:
         """Statistics `[layer, place, ...]` of `which` layers for a block of places at a time."""
         layers = sorted(states)
@@ -199,11 +204,13 @@ class LogitLens:
             found: list[list[readout.Rows]] = [[] for _ in output]
             for chunk in chunks:
                 z = self._finish([self.trunk.pick(states[layer], index) for layer in chunk])
-                before = np.array([chunk.index(i - 1) if i - 1 in chunk else -1 for i in chunk])
+                before = np.array([chunk.index(p.previous) if p.previous in chunk else -1 for p in chunk])
                 for i in range(z.shape[1]):
                     rows, _, kept = readout.rows(z[:, i], wanted, before, output[i], carried[i])
                     found[i].append(rows)
-                    carried[i] = kept[-1]
+                    carried[i] = next(
+                        (k for p, k in zip(chunk[::-1], kept[::-1], strict=True) if p.block), carried[i]
+                    )
             whole = {
                 name: np.stack([np.concatenate([rows[name] for rows in f])[keep] for f in found], axis=1)
                 for name in found[0][0]
@@ -225,14 +232,46 @@ class LogitLens:
                 f"{self.proof.model_type}: {what} cannot be had, its tail depends on more than one stream; use `logits` or `read`"
             )
 
-    def _layers(self, layers: Sequence[int] | None) -> list[int]:
+    def _points(self, layers: Layers | None) -> list[Point]:
         if layers is None:
-            return list(range(self.n_layers))
-        which = [i + self.n_layers if i < 0 else i for i in layers]
-        wrong = [i for i, j in zip(layers, which, strict=True) if not 0 <= j < self.n_layers]
-        if wrong or not which:
-            raise UsageError(f"layers={list(layers)}: the model has layers 0 to {self.n_layers - 1}")
-        return which
+            return [Point(i) for i in range(self.n_layers)]
+        if not len(layers) or len(set(layers)) < len(layers):
+            raise UsageError(f"layers={list(layers)}: give each layer once, and at least one")
+        return [self._point(layer) for layer in layers]
+
+    def _point(self, layer: int | str) -> Point:
+        if layer == "embedding":
+            return Point(-1)
+        name = re.fullmatch(r"L(\d+)(\.attn)?", layer) if isinstance(layer, str) else None
+        index = int(name[1]) if name else layer
+        if isinstance(index, str) or not -self.n_layers <= index < self.n_layers:
+            raise UsageError(
+                f"layer {layer!r}: the model has 0 to {self.n_layers - 1}, "
+                "as numbers or as 'L13', 'L13.attn' or 'embedding'"
+            )
+        return Point(index % self.n_layers, block=not (name and name[2]))
+
+    def _with_neighbours(self, which: Sequence[Point]) -> list[Point]:
+        """The points asked for, what their KL is taken to (the output layer, the layer before), in the
+        model's order.
+        """
+        before = {p.previous for p in which if p.layer > 0}
+        return sorted({*which, *before, Point(self.n_layers - 1)})
+
+    def _middles(self, needed: Sequence[Point]) -> dict[int, str]:
+        layers = [p.layer for p in needed if not p.block]
+        if not layers:
+            return {}
+        if self._midpoints is None:
+            self._midpoints = midpoint.find(self.trunk)
+        n_blocks = len(stream.blocks(self.model))
+        missing = [f"L{i}.attn" for i in layers if i % n_blocks not in self._midpoints]
+        if missing:
+            raise NotMeasurable(
+                f"{self.proof.model_type}: {', '.join(missing)}: no distinct point after attention, "
+                "the block adds attention and feed-forward part at once or has only one of them"
+            )
+        return self._midpoints
 
     def _prompts(self, tokens: Tokens) -> tuple[tuple[int, ...], ...]:
         prompts = tuple(tuple(int(i) for i in ids) for ids in tokens)
@@ -257,6 +296,27 @@ class LogitLens:
             raise UsageError(f"token sets without ids: {', '.join(empty)}; drop them or give them tokens")
         if not 0 < top_k <= self.vocab_size:
             raise UsageError(f"top_k={top_k}: give 1 to {self.vocab_size}")
+
+
+class Point(NamedTuple):
+    """A point of the residual stream: after a block, inside it after attention, or before the first (-1)."""
+
+    layer: int
+    block: bool = True
+
+    @property
+    def previous(self) -> Point:
+        """The layer before."""
+        return Point(self.layer - 1)
+
+    def of(self, seen: stream.Seen) -> Any:
+        """The state at this point of a pass."""
+        if self.layer < 0:
+            return seen.before
+        return seen.states[self.layer] if self.block else seen.middles[self.layer]
+
+    def __str__(self) -> str:
+        return "embedding" if self.layer < 0 else f"L{self.layer}" + ("" if self.block else ".attn")
 
 
 @dataclass(frozen=True)

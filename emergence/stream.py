@@ -13,7 +13,7 @@ never evaluated.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,10 +80,13 @@ class Seen:
 
     states: list[Any]
     before: mx.array | None
+    middles: dict[int, mx.array]
+    """By layer, the stream between attention and feed-forward part, where that was asked for."""
 
     def reset(self) -> None:
         """A new pass begins."""
         self.states.clear()
+        self.middles.clear()
         self.before = None
 
 
@@ -112,9 +115,12 @@ class Trunk:
         self.vocab = int(logits.shape[-1])
 
     @contextmanager
-    def observe(self) -> Iterator[Seen]:
-        """Holds the latest pass of the model inside: lazy, and the very arrays the model goes on with."""
-        seen = Seen([], None)
+    def observe(self, middles: Mapping[int, str] | None = None) -> Iterator[Seen]:
+        """Holds the latest pass of the model inside: lazy, and the very arrays the model goes on with.
+
+        `middles`: by block, the part whose input is held too (see `midpoint.find`).
+        """
+        seen = Seen([], None, {})
 
         def begin(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             seen.reset()
@@ -123,17 +129,25 @@ class Trunk:
         def site(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if self.n_layers and len(seen.states) == self.n_layers:
                 seen.reset()
-            stream = _first_array(args, kwargs)
+            stream = handles(first_array(args, kwargs))
             if seen.before is None:
                 seen.before = stream
             elif self.unrolled:
                 seen.states.append(stream)
             state = call(*args, **kwargs)
             if not self.unrolled:
-                seen.states.append(state)
+                seen.states.append(handles(state))
             return state
 
-        with observed([*((m, site) for m in self._sites()), (self.model, begin)]):
+        def middle(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            seen.middles.setdefault(len(seen.states), handles(first_array(args, kwargs)))
+            return call(*args, **kwargs)
+
+        hooks = [*((m, site) for m in self._sites()), (self.model, begin)]
+        if middles:
+            own = blocks(self.model)
+            hooks += [(_at(own[i], path), middle) for i, path in middles.items()]
+        with observed(hooks):
             yield seen
 
     def finish(self, state: Any) -> mx.array:
@@ -147,11 +161,11 @@ class Trunk:
             nonlocal calls
             calls += 1
             if calls == last and self.unrolled:
-                return call(state, *args[1:], **kwargs)
+                return call(handles(state), *args[1:], **kwargs)
             own = call(*args, **kwargs)
             if calls < last:
                 return own
-            return state if self.whole else _with_stream(own, state)
+            return handles(state) if self.whole else _with_stream(own, handles(state))
 
         with observed([(m, site) for m in self._sites()]):
             logits: mx.array = self.model(_tokens(self._rows(state), 1))
@@ -174,8 +188,14 @@ class Trunk:
         self.whole = [_axes(model_type(self.model), x, y) for x, y in zip(first, second, strict=True)]
 
     def _look(self, batch: int, length: int) -> tuple[Seen, mx.array]:
-        with self.observe() as seen:
-            logits = self.model(_tokens(batch, length))
+        try:
+            with self.observe() as seen:
+                logits = self.model(_tokens(batch, length))
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise NotMeasurable(
+                f"{model_type(self.model)}: its own forward pass fails here: {reason}"
+            ) from error
         return seen, logits
 
     def _rows(self, state: Any) -> int:
@@ -188,10 +208,17 @@ class Trunk:
         return [*(_at(block, part) for block in blocks(self.model)), _at(self.model, final)]
 
 
-def stream_of(state: Any) -> mx.array:
+def stream_of(state: Any) -> Any:
     """The residual stream in what a block returns: itself, or the first of a tuple."""
-    stream: mx.array = state[0] if isinstance(state, (tuple, list)) else state
-    return stream
+    return state[0] if isinstance(state, (tuple, list)) else state
+
+
+def handles(state: Any) -> Any:
+    """The state behind handles of its own: `h += r` and `h[0] = x` in a model change the handle that they
+    are given.
+    """
+    found, rebuild = _flatten(state)
+    return rebuild([mx.reshape(a, a.shape) for a in found])
 
 
 def _with_stream(state: Any, stream: mx.array) -> Any:
@@ -202,7 +229,7 @@ def _tokens(batch: int, length: int) -> mx.array:
     return mx.zeros((batch, length), dtype=mx.int32)
 
 
-def _first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return next((a for a in (*args, *kwargs.values()) if isinstance(a, mx.array)), None)
 
 

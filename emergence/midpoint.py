@@ -1,0 +1,86 @@
+"""Finds the point of a block between attention and feed-forward part, where the family has one.
+
+In: a `Trunk`. Out: by block, the part of it whose input is that point. Found by numbers, not by names: a
+part is called with a stream `u` that is not the block's input, and what the block still adds to `u` is what
+a later part returns, up to a scale. A block that adds both at once (cohere, phi) has no such point, nor has
+one of a single part (mamba).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from . import stream
+from .stream import Call, Trunk, blocks, observed, stream_of
+
+_PARALLEL = {"float32": 1e-3}
+"""Largest sine of the angle between what is added and what a part returned, by dtype of the stream; 3e-2 in
+half precision, where adding rounds."""
+
+
+def find(trunk: Trunk) -> dict[int, str]:
+    """By index of the block in `model.layers`, the path of the part that is given the midpoint; none: not
+    in it.
+    """
+    if trunk.whole or trunk.unrolled:
+        return {}
+    found = {}
+    tokens = mx.array(np.random.default_rng(1).integers(0, trunk.vocab, (1, 4)))
+    for index, block in enumerate(blocks(trunk.model)):
+        calls: list[tuple[str, mx.array | None, Any]] = []
+        with observed([(part, _note(name, calls)) for name, part in _parts(block)]), trunk.observe() as seen:
+            trunk.model(tokens)
+        before = seen.before if index == 0 else stream_of(seen.states[index - 1])
+        if before is not None and (path := _midpoint(calls, before, stream_of(seen.states[index]))):
+            found[index] = path
+    return found
+
+
+def _parts(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, part) for name, part in block.named_modules() if name]  # type: ignore[no-untyped-call]
+
+
+def _note(name: str, calls: list[tuple[str, mx.array | None, Any]]) -> stream.Hook:
+    def hook(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = stream.handles(stream.first_array(args, kwargs))
+        place = len(calls)
+        calls.append((name, given, None))
+        returned = call(*args, **kwargs)
+        calls[place] = (name, given, stream.handles(returned))
+        return returned
+
+    return hook
+
+
+def _midpoint(calls: list[tuple[str, mx.array | None, Any]], before: mx.array, after: mx.array) -> str | None:
+    start, end = _flat(before), _flat(after)
+    seen = [(name, _flat(u), _flat(stream_of(out))) for name, u, out in calls]
+    sine = _PARALLEL.get(str(after.dtype).removeprefix("mlx.core."), 3e-2)
+    for place, (name, u, _) in enumerate(seen):
+        if u is None or u.shape != end.shape or np.array_equal(u, start):
+            continue
+        rest = end - u
+        if any(
+            out is not None and out.shape == end.shape and _sine(rest, out) < sine
+            for _, _, out in seen[place:]
+        ):
+            return name
+    return None
+
+
+def _flat(array: Any) -> Any:
+    if not isinstance(array, mx.array) or not mx.issubdtype(array.dtype, mx.floating):
+        return None
+    return np.array(array.astype(mx.float32), dtype=np.float64).ravel()
+
+
+def _sine(a: np.ndarray, b: np.ndarray) -> float:
+    size = float(np.linalg.norm(b))
+    if size == 0:
+        return 1.0
+    along = b / size
+    return float(np.linalg.norm(a - (a @ along) * along) / (np.linalg.norm(a) or 1.0))
