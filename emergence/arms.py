@@ -112,7 +112,8 @@ def _steps(
         findings.say(path, _beyond(late, max_steps))
     elif late and max_steps < training.max_steps:
         findings.note(path, f"{_listed(late)} left out: beyond this arm's max_steps={max_steps}")
-    if steps == (0,) and not (late and own is not None):
+    told = any(s > (max_steps if own is not None else training.max_steps) for s in given)
+    if steps == (0,) and not told:
         findings.say(path, f"no checkpoint after step 0 within max_steps={max_steps}; add {max_steps}")
     elif steps[-1] < max_steps and not late:
         findings.note(path, f"trained to {steps[-1]} of max_steps={max_steps}: nothing later is kept")

@@ -64,6 +64,8 @@ def _said(problem: Any, path: Path) -> str:
         case "dict_type" | "model_type" | "list_type" | "string_type":
             wanted = {"dict": "a section", "model": "a section", "list": "a list"}.get(kind[:-5], "a text")
             return f"{shown} is not {wanted}; write {_EXAMPLES[kind]}"
+        case "string_unicode":
+            return f"{shown} holds half of a surrogate pair; write the character itself"
         case "bool_type" | "bool_parsing":
             return f"{shown} is neither true nor false; write one"
         case "int_type" | "int_from_float" | "float_type":

@@ -79,6 +79,12 @@ def _range(pair: list[int]) -> list[int]:
     return pair
 
 
+def _some(number: int | None) -> int | None:
+    if number == 0:
+        raise ValueError("0 blocks would train nothing; write -1 for all of them")
+    return number
+
+
 def _not_the_tail(target: str) -> str:
     if any(part in target.lower() for part in ("embed", "lm_head", "wte", "norm")):
         raise ValueError(
@@ -99,7 +105,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedList = Annotated[
     list[Seed], Field(min_length=1, max_length=100), AfterValidator(_distinct), BeforeValidator(_listed)
 ]
-Operation = Annotated[str, BeforeValidator(_operation), AfterValidator(_known)]
+Operation = Annotated[
+    str,
+    BeforeValidator(_operation),
+    AfterValidator(_known),
+    Field(json_schema_extra={"enum": list(tasks.OPERATIONS)}),
+]
 Style = Literal["symbolic", "worded"]
 Operand = Annotated[int, Field(ge=0, le=tasks.LARGEST)]
 OperandRange = Annotated[
@@ -134,7 +145,7 @@ class Lora(_Section):
     ] = Field(
         default=None, description="layers of each block that get one; q_proj, k_proj, v_proj, o_proj if unset"
     )
-    num_layers: Annotated[int | None, Field(ge=-1, le=10_000)] = Field(
+    num_layers: Annotated[int | None, Field(ge=-1, le=10_000), AfterValidator(_some)] = Field(
         default=None, description="how many of the last blocks get them; -1, all of them, if unset"
     )
 

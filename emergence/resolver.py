@@ -148,9 +148,7 @@ def _check_overlap(vocabulary: Mapping[str, Sequence[str]], findings: Findings) 
         for word in words:
             first = owner.setdefault(word.casefold(), cls)
             if first != cls:
-                what = (
-                    f"{quoted(word)} belongs to {first}, too; a word can stand for one class only: drop one"
-                )
+                what = f"{quoted(word)} belongs to {first}, too; keep it in one class"
                 findings.say((*_VOCABULARY, cls), what)
 
 
