@@ -18,6 +18,8 @@ from .wording import did_you_mean, dotted, printable, quoted
 from .yaml_strict import Document, Path
 
 _VOCABULARY: Path = ("parameters", "task_vocabulary")
+_MOST = 30
+"""Problems that are told in words; the rest is a number."""
 _ANYWHERE = (2, 99)
 """Operands of a class for which the config names none."""
 
@@ -38,8 +40,14 @@ def resolve(document: Document, given: Mapping[str, object]) -> Experiment:
     findings = Findings(document, notices, wrong)
     experiment = None if wrong else _experiment(file, findings)
     if experiment is None or findings.wrong:
-        raise UsageError("\n".join(dict.fromkeys(findings.wrong)))
+        raise UsageError("\n".join(_told(findings)))
     return experiment
+
+
+def _told(findings: Findings) -> list[str]:
+    lines = list(dict.fromkeys(findings.wrong))
+    more = [f"{findings.document.name}: {len(lines) - _MOST} more problems"] if len(lines) > _MOST else []
+    return lines[:_MOST] + more
 
 
 def as_text(path: Path) -> bool:

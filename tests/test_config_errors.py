@@ -412,6 +412,13 @@ def test_test_prompts_are_neither_trained_on_nor_tested():
     assert not keys & {("add", 7, 8), ("add", 3, 9)}
 
 
+def test_a_thousand_problems_are_told_as_the_first_thirty_and_a_number():
+    lines = refused(BASE + "name: again\n" * 1000)
+    assert len(lines) == 31
+    assert lines[0] == "config.yaml:17: name: given twice, first in line 1; drop one"
+    assert lines[-1] == "config.yaml: 970 more problems"
+
+
 def test_all_problems_are_told_at_once_and_in_one_line_each():
     text = BASE.replace("max_steps: 100", "max_steps: -1").replace("sft: {method: sft}", "sft: {metod: sft}")
     text = text.replace("num_samples: 90", "num_samples: lots").replace("model: somewhere/model\n", "")
