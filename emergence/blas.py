@@ -31,6 +31,8 @@ _RELA = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("adden
 
 _original: dict[int, int] = {}
 """Address of each slot that we filled again -> what the loader had put there."""
+_known: list[Status] = []
+"""What the self-test has found in this process, so that it runs once."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Status:
     """What computes MLX's matrix products, for the run header."""
 
     name: str
-    """`OpenBLAS 0.3.x`, or `MLX's own`."""
+    """`OpenBLAS 0.3.x` and the kernels it chose for this processor (`OPENBLAS_CORETYPE` sets them), or `MLX's own`."""
     threads: int | None
     """Threads of OpenBLAS (`OPENBLAS_NUM_THREADS` sets them); None where it is not ours to know."""
     reason: str
@@ -63,13 +65,19 @@ def install() -> Status:
         return _own(f"not needed on {sys.platform}")
     if mx.default_device().type != mx.cpu:
         return _own("not needed on a GPU")
+    if not _known:
+        _known.append(_fill_and_test())
+    return _known[0]
+
+
+def _fill_and_test() -> Status:
     library = _openblas()
     if library is None:
         return _own("scipy-openblas32 is not installed: slow; `pip install scipy-openblas32`")
     slots = _slots("libmlx.so")
     if set(slots.values()) != set(ROUTINES):
         return _own(f"libmlx.so has no slots for {', '.join(ROUTINES)}")
-    if not _original and not _fill(slots, library):
+    if not _fill(slots, library):
         restore()
         return _own("the loader's slots are write-protected here")
     if not _agrees():
@@ -83,6 +91,7 @@ def restore() -> None:
     for address, value in _original.items():
         _write(address, value)
     _original.clear()
+    _known.clear()
 
 
 def gflops(size: int = 1024, repeats: int = 5) -> float:
@@ -116,8 +125,10 @@ def _openblas() -> ctypes.CDLL | None:
 
 
 def _version(library: ctypes.CDLL) -> str:
-    library.scipy_openblas_get_config.restype = ctypes.c_char_p
-    return " ".join(library.scipy_openblas_get_config().decode().split()[:2])
+    for function in (library.scipy_openblas_get_config, library.scipy_openblas_get_corename):
+        function.restype = ctypes.c_char_p
+    name = " ".join(library.scipy_openblas_get_config().decode().split()[:2])
+    return f"{name} ({library.scipy_openblas_get_corename().decode()} kernels)"
 
 
 def _fill(slots: Mapping[int, str], library: ctypes.CDLL) -> bool:

@@ -21,12 +21,13 @@ from .lens import LogitLens
 from .reader import Plan
 
 PROMPTS_PER_CLASS = 4
-STRENGTH = 4.0
+STRENGTH = 8.0
 """Length of the planted vector, in lengths of the residual stream it is added to."""
 ASCENT_STEPS, ASCENT_RATE = 100, 0.02
 CERTAIN = 0.1
 """Nats of surprise at which the ascent stops: nine in ten of the mass."""
-FOUND = 0.5
+FOUND = 0.10
+"""What counts as strength in every prediction."""
 LEAK = 0.01
 
 

@@ -234,7 +234,7 @@ def publish(
     def decode(token: int) -> str:
         return str(setting.tokenizer.decode([token]))
 
-    return report.write(folder, setting.config, study, judged, origin, logs, decode)
+    return report.write(folder, _public(setting), study, judged, origin, logs, decode)
 
 
 def record(
@@ -246,15 +246,11 @@ def record(
 
 def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:
     """Where every number came from: model, data, runs, tokens, versions, device."""
-    source = setting.source
+    source, public = setting.source, _public(setting)
     return {
-        "model": {
-            "name": Path(source.name).name if source.folder == Path(source.name) else source.name,
-            "revision": source.revision,
-            "hash": source.hash,
-        },
+        "model": {"name": public.model, "revision": source.revision, "hash": source.hash},
         "config_hash": setting.config.hash,
-        "config": setting.config.model_dump(mode="json"),
+        "config": public.model_dump(mode="json"),
         "predictions_version": getattr(predictions, "version", None),
         "seeds": sorted({run.seed for run in runs}),
         "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
@@ -263,6 +259,14 @@ def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequen
         "tokens": [dataclasses.asdict(row) for row in setting.vocabulary.table],
         **environment(),
     }
+
+
+def _public(setting: Setting) -> config.Experiment:
+    """The config as it may be shown: a model folder by its name, not by a path that tells of its owner."""
+    folder = Path(setting.config.model)
+    if not folder.is_dir():
+        return setting.config
+    return setting.config.model_copy(update={"model": folder.resolve().name})
 
 
 def environment() -> dict[str, Any]:

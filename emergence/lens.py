@@ -23,6 +23,7 @@ from . import midpoint, proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
 from .lens_reading import LensReading
 from .proof import Proof, prove
+from .show import Drawing, draw
 
 Tokens = Sequence[Sequence[int]]
 __all__ = ["LensReading", "LogitLens", "Proof", "prove"]
@@ -64,8 +65,7 @@ class LogitLens:
 
     @contextmanager
     def capture(self) -> Iterator[Streams]:
-        """Records each block's stream `[batch, position, hidden]` in the passes of the model inside; holds
-        the latest pass.
+        """Records each block's stream `[batch, position, hidden]` in the latest pass of the model inside.
 
         Lazy and differentiable: the arrays are the very ones the model goes on with, so that a loss may use
         them.
@@ -74,10 +74,10 @@ class LogitLens:
             yield Streams(seen)
 
     def tail(self, hidden: mx.array) -> mx.array:
-        """Logits `[..., vocab]` the model would give if its last block ended in `hidden [..., hidden]`;
-        differentiable.
+        """Logits `[..., vocab]` if the last block ended in `hidden [..., hidden]`; differentiable.
 
-        In the dtype that `hidden` and the model's weights promote to.
+        The model's own final norm, head, logit scale and soft-cap,         in the dtype that `hidden` and
+        the model's weights promote to.
         """
         self._require_plain("a tail of one stream")
         logits = self.trunk.finish(hidden.reshape(-1, 1, hidden.shape[-1]))
@@ -161,16 +161,27 @@ class LogitLens:
             **parts,
         )
 
+    def show(
+        self, prompt: str | Sequence[int], tokenizer: Any, layers: Layers | None = None, chat: bool = False
+    ) -> Drawing:
+        """Layers × positions of one prompt, the likeliest token in each cell, under the exact tokens fed.
+
+        `print` draws it in the terminal, a notebook as HTML. `chat` puts the prompt in the tokenizer's
+        template.
+        """
+        return draw(self, prompt, tokenizer, layers, chat)
+
     def _passes(
         self, prompts: Tokens, positions: Positions, needed: Sequence[Point]
     ) -> Iterator[tuple[list[Place], dict[Point, Any]]]:
-        """Runs the model over prompts of equal length together, never padded; yields the states at the
-        places asked for.
+        """Runs the model and yields the states at the places asked for.
 
         One evaluation a pass. Only equal lengths share a pass: then nothing depends on how a family treats
         padding.
         """
         middles = self._middles(needed)
+        if Point(-1) in needed and self.trunk.whole and len(self.trunk.whole) > 1:
+            self._require_plain("the stream before the first block")
         by_length: dict[int, list[int]] = {}
         for i, ids in enumerate(prompts):
             by_length.setdefault(len(ids), []).append(i)
@@ -218,9 +229,7 @@ class LogitLens:
             yield whole, places[part]
 
     def _finish(self, states: list[Any]) -> np.ndarray:
-        """Logits `[layer, place, vocab]` of states at the same places; one product for all of them where
-        streams are plain.
-        """
+        """Logits `[layer, place, vocab]` of states at the same places."""
         if self.trunk.whole:
             return np.stack([_numpy(self.trunk.finish(state)[:, 0]) for state in states])
         logits = self.trunk.finish(mx.concatenate(states))
@@ -229,7 +238,8 @@ class LogitLens:
     def _require_plain(self, what: str) -> None:
         if self.trunk.whole:
             raise NotMeasurable(
-                f"{self.proof.model_type}: {what} cannot be had, its tail depends on more than one stream; use `logits` or `read`"
+                f"{self.proof.model_type}: {what} cannot be had, its tail depends on more than one stream; "
+                "use `logits` or `read`"
             )
 
     def _points(self, layers: Layers | None) -> list[Point]:
@@ -252,9 +262,7 @@ class LogitLens:
         return Point(index % self.n_layers, block=not (name and name[2]))
 
     def _with_neighbours(self, which: Sequence[Point]) -> list[Point]:
-        """The points asked for, what their KL is taken to (the output layer, the layer before), in the
-        model's order.
-        """
+        """The points asked for and what their KL is taken to, in the model's order."""
         before = {p.previous for p in which if p.layer > 0}
         return sorted({*which, *before, Point(self.n_layers - 1)})
 
@@ -349,7 +357,8 @@ def _positions(positions: Positions, length: int, prompt: int) -> tuple[int, ...
     wrong = [p for p in asked if not -length <= p < length]
     if wrong or not asked:
         raise UsageError(
-            f"positions={list(asked)}: prompt {prompt} has {length} tokens, 0 to {length - 1} (or -{length} to -1)"
+            f"positions={list(asked)}: prompt {prompt} has {length} tokens, 0 to {length - 1} "
+            f"(or -{length} to -1)"
         )
     return tuple(p % length for p in asked)
 

@@ -23,9 +23,7 @@ half precision, where adding rounds."""
 
 
 def find(trunk: Trunk) -> dict[int, str]:
-    """By index of the block in `model.layers`, the path of the part that is given the midpoint; none: not
-    in it.
-    """
+    """By index in `model.layers`, the path of the part that is given the midpoint, if there is one."""
     if trunk.whole or trunk.unrolled:
         return {}
     found = {}

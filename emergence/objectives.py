@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from jaxtyping import Float, Int
 
+from . import cpu
 from .batches import Batch
 from .errors import UsageError
 from .lens import LogitLens
@@ -58,14 +58,14 @@ def classifier_loss(
 ) -> Float[mx.array, ""]:
     """Return the mean cross-entropy (nats) of each row's class word."""
     targets = mx.array([classifier.targets[o] for o in operation])
-    return nn.losses.cross_entropy(logits.astype(mx.float32), targets, reduction="mean")
+    return cpu.cross_entropy(logits.astype(mx.float32), targets).mean()
 
 
 def answer_loss(
     logits: Float[mx.array, "token vocab"], target: Int[mx.array, " token"]
 ) -> Float[mx.array, ""]:
     """Return the mean cross-entropy (nats) over supervised tokens: answers and ends of text."""
-    return nn.losses.cross_entropy(logits.astype(mx.float32), target, reduction="mean")
+    return cpu.cross_entropy(logits.astype(mx.float32), target).mean()
 
 
 class Objective:
@@ -82,11 +82,15 @@ class Objective:
         """Return logits [token, vocab] where supervised, and [row, vocab] of the classifier's layer."""
         with self.lens.capture() as states:
             model(mx.array(batch.tokens))
-        answer = self.lens.tail(states[-1][mx.array(batch.row), mx.array(batch.position)])
+        answer = self._tail(states[-1][mx.array(batch.row), mx.array(batch.position)])
         if self.classifier is None:
             return answer, None
         ends = states[self.classifier.layer][mx.arange(len(batch.last)), mx.array(batch.last)]
-        return answer, self.lens.tail(ends)
+        return answer, self._tail(ends)
+
+    def _tail(self, hidden: mx.array) -> mx.array:
+        with cpu.lazily():  # the tail's throw-away blocks are never to be computed
+            return self.lens.tail(hidden)
 
     def losses(self, model: Any, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one."""
@@ -138,7 +142,7 @@ def score(read: Callable[[Batch], mx.array], batches: Sequence[Batch]) -> Score:
     for batch in batches:
         logits = read(batch)
         target = mx.array(batch.target)
-        losses = nn.losses.cross_entropy(logits.astype(mx.float32), target, reduction="none")
+        losses = cpu.cross_entropy(logits.astype(mx.float32), target)
         right = mx.argmax(logits, axis=-1) == target
         mx.eval(losses, right)
         nats += float(np.asarray(losses, np.float64).sum())

@@ -122,7 +122,8 @@ def verify(trunk: Trunk, prompts: Sequence[Sequence[int]] | None = None) -> Proo
     ]
     if failed:
         raise NotMeasurable(
-            f"{found.model_type}: {'; '.join(failed)}; relative differences above {found.tolerance:g} are refused"
+            f"{found.model_type}: {'; '.join(failed)}; "
+            f"relative differences above {found.tolerance:g} are refused"
         )
     return found
 
@@ -156,9 +157,7 @@ def difference(found: mx.array, right: mx.array) -> float:
 
 
 def _last_layer(trunk: Trunk, last: Any, logits: mx.array) -> float:
-    """The last state through the tail, its rows in another arrangement than the pass had them, against the
-    logits.
-    """
+    """The last state, its rows rearranged, through the tail: against the logits."""
     rows = logits.shape[0] * logits.shape[1]
     read = trunk.finish(as_float32(trunk.pick(last, mx.arange(rows))))
     return difference(read.reshape(logits.shape), logits) if read.size == logits.size else float("inf")

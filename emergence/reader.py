@@ -146,25 +146,27 @@ def read_run(
 ) -> None:
     """Every checkpoint after step 0, a file each in `folder`; what is there already is not read again."""
     later = [step for step in sorted(checkpoints) if step > 0]
-    _check_step_zero(model, lens, plan, checkpoints[0])
+    few = list(plan.prompt_ids[:4])
+    base = np.asarray(lens.logits(few))
+    with models.adapted(model, checkpoints[0]):
+        _require(
+            np.array_equal(base, lens.logits(few)), checkpoints[0], "differs from the base model at step 0"
+        )
     with progress.task(f"read {label}", len(later), "checkpoint") as task:
         for step in later:
             path = folder / file_of(step)
             if not _whole(path):
                 with models.adapted(model, checkpoints[step]):
+                    applied = not np.array_equal(base, lens.logits(few))
+                    _require(applied, checkpoints[step], "changes nothing: it is not applied")
                     _save(path, read(lens, plan))
             task.advance(1, f"step {step}")
 
 
-def _check_step_zero(model: Any, lens: LogitLens, plan: Plan, checkpoint: Path) -> None:
-    few = list(plan.prompt_ids[:4])
-    before = np.asarray(lens.logits(few))
-    with models.adapted(model, checkpoint):
-        at_zero = np.asarray(lens.logits(few))
-    if not np.array_equal(before, at_zero):
+def _require(holds: bool, checkpoint: Path, what: str) -> None:
+    if not holds:
         raise BrokenExperiment(
-            f"{checkpoint}: step 0 differs from the base model by up to "
-            f"{np.abs(before - at_zero).max():.3g} in logits; it is not the start of training"
+            f"{checkpoint}: the adapter {what}; remove the run from the store and run again"
         )
 
 

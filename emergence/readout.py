@@ -28,7 +28,7 @@ class Wanted:
 
     vocab: int
     """Ids from here on are padding of the head, not part of the distribution."""
-    sets: tuple[Int[np.ndarray, " id"], ...] = ()
+    sets: tuple[Int[np.ndarray, " _"], ...] = ()
     tokens: Int[np.ndarray, " token"] = field(default_factory=lambda: np.zeros(0, np.int64))
     top_k: int = 5
 
@@ -92,9 +92,7 @@ def rows(
 
 
 def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:
-    """Logsumexp over each set, relative to its own largest member: a set of tiny probabilities does not
-    underflow.
-    """
+    """Logsumexp over each set, from its own largest member: tiny probabilities do not underflow."""
     found = np.empty((len(s), len(wanted.sets)), np.float32)
     for i, ids in enumerate(wanted.sets):
         part = s[:, ids]

@@ -1,5 +1,4 @@
-"""Observes the residual stream of a model's own forward pass, and runs the model's own tail. First half of
-the lens.
+"""Observes the residual stream of a model's own forward pass, and runs the model's own tail.
 
 In: any mlx-lm model object. Out: the state after every block of a real pass, and the logits the model
 itself would give if its last block had ended in a given state (final norm, head, logit scale, soft-cap:
@@ -151,9 +150,7 @@ class Trunk:
             yield seen
 
     def finish(self, state: Any) -> mx.array:
-        """Logits `[row, 1, vocab]` of the model's own tail on `state`: a stream `[row, 1, hidden]`, or a
-        whole state.
-        """
+        """Logits `[row, 1, vocab]` of the tail on a stream `[row, 1, hidden]`, or on a whole state."""
         calls = 0
         last = self.n_layers + (1 if self.unrolled else 0)
 
@@ -180,9 +177,7 @@ class Trunk:
         return stream.reshape(-1, 1, stream.shape[-1])[index]
 
     def take_whole(self) -> None:
-        """From now on the tail is given everything a block returns. Its axes are found from two passes of
-        other sizes.
-        """
+        """From now on the tail is given everything a block returns; two passes show its axes."""
         (a, _), (b, _) = self._look(2, 5), self._look(3, 7)
         first, second = _flatten(a.states[-1])[0], _flatten(b.states[-1])[0]
         self.whole = [_axes(model_type(self.model), x, y) for x, y in zip(first, second, strict=True)]
@@ -214,9 +209,7 @@ def stream_of(state: Any) -> Any:
 
 
 def handles(state: Any) -> Any:
-    """The state behind handles of its own: `h += r` and `h[0] = x` in a model change the handle that they
-    are given.
-    """
+    """The same arrays behind new handles: `h += r` and `h[0] = x` change the handle they are given."""
     found, rebuild = _flatten(state)
     return rebuild([mx.reshape(a, a.shape) for a in found])
 
@@ -230,6 +223,7 @@ def _tokens(batch: int, length: int) -> mx.array:
 
 
 def first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first array that a module is called with."""
     return next((a for a in (*args, *kwargs.values()) if isinstance(a, mx.array)), None)
 
 
@@ -240,9 +234,7 @@ def _at(module: nn.Module, path: str) -> nn.Module:
 
 
 def _find_unrolled(model: nn.Module) -> tuple[str, str]:
-    """The first part of each block that a model calls by itself, and the first module it calls after all
-    blocks.
-    """
+    """The first part of a block that the model calls by itself, and the first module after all blocks."""
     calls: list[str] = []
     named = dict(model.named_modules())  # type: ignore[no-untyped-call]
     names = {id(m): n for n, m in named.items()}

@@ -29,7 +29,7 @@ _SHARES = ("mass", "accuracy", "share", "fraction", "probability")
 
 def is_share(statistic: str) -> bool:
     """Whether a statistic is read as a percentage."""
-    return any(word in statistic.lower() for word in _SHARES) and " per " not in statistic
+    return any(word in statistic.lower() for word in _SHARES)
 
 
 def number(value: float | None, statistic: str = "") -> str:
@@ -57,40 +57,35 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{n} {name}" for name, n in numbers.items() if n) or "no verdicts"
 
 
-def _where(verdict: Verdict) -> tuple[str, str]:
-    return (
-        "–" if verdict.layer is None else f"L{verdict.layer}",
-        "–" if verdict.step is None else str(verdict.step),
-    )
+_COLUMNS = ("verdict", "", "estimate [95 %]", "threshold", "layer", "step", "statistic")
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """One block a prediction (its claim in words), one row an operation; fits 100 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=None)
-    for name, justify in (
-        ("verdict", "left"),
-        ("", "left"),
-        ("estimate [95 %]", "right"),
-        ("threshold", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for name in ("layer", "step"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("statistic", style="dim", overflow="ellipsis", no_wrap=True, max_width=26)
-    for prediction, group in groupby(verdicts, key=lambda v: v.prediction):
-        rows = list(group)
+    """A block a prediction, a row an operation; fits 100 columns, where only the last column may be cut."""
+    rows = [_row(verdict) for verdict in verdicts]
+    widths = [max(map(cell_len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(_COLUMNS[:-1]):
+        table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True, min_width=widths[i])
+    table.add_column(_COLUMNS[-1], style="dim", no_wrap=True, overflow="ellipsis")
+    for _, group in groupby(zip(verdicts, rows, strict=True), key=lambda pair: pair[0].prediction):
         table.add_section()
-        for verdict in rows:
-            sign, colour = BADGES[verdict.outcome]
-            table.add_row(
-                Text(f"{prediction} {sign} {verdict.outcome}", style=colour),
-                Text(verdict.operation),
-                interval(verdict),
-                number(verdict.threshold, verdict.statistic),
-                *_where(verdict),
-                Text(verdict.statistic),
-            )
+        for verdict, row in group:
+            table.add_row(Text(row[0], style=BADGES[verdict.outcome][1]), *map(Text, row[1:]))
     return table
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    sign, _ = BADGES[verdict.outcome]
+    return (
+        f"{verdict.prediction} {sign} {verdict.outcome}",
+        verdict.operation,
+        interval(verdict),
+        number(verdict.threshold, verdict.statistic),
+        "–" if verdict.layer is None else f"L{verdict.layer}",
+        "–" if verdict.step is None else str(verdict.step),
+        verdict.statistic,
+    )
 
 
 def verdict_report(verdicts: Sequence[Verdict]) -> RenderableType:

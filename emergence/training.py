@@ -33,7 +33,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from . import checkpoints, models, objectives
+from . import checkpoints, cpu, models, objectives
 from .batches import Batch, Batches, collate, in_length_order, shuffled_answers
 from .checkpoints import State
 from .config import Arm
@@ -117,7 +117,7 @@ def train(
         math.log(base.shape[-1]),
     )
     start = _number(seed, _ADAPTERS)
-    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start):
+    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start), cpu.fast(model):
         if not np.array_equal(base, _logits(model, valid)):
             raise BrokenExperiment(
                 f"{arm.name}: {arm.fine_tune_type} layers change the model before any training"
@@ -135,7 +135,8 @@ def train(
 def _logits(model: Any, rows: Sequence[Row]) -> np.ndarray:
     """Return the logits of a few rows: what the model *is*, for telling it from another to the bit."""
     model.eval()  # dropout would tell a model from itself
-    return np.array(model(mx.array(collate(rows[:4]).tokens)).astype(mx.float32))
+    with cpu.fast(model):
+        return np.array(model(mx.array(collate(rows[:4]).tokens)).astype(mx.float32))
 
 
 def _identity(base: np.ndarray, arm: Arm, seed: int, rows: Sequence[Row], valid: Sequence[Row]) -> str:
@@ -281,8 +282,8 @@ class _Run:
     def check(self, total: float) -> None:
         """Raise where going on is pointless.
 
-        That is: NaN or infinity; for a while answers worse than knowing nothing; or every token as likely as any
-        other, which is what overflowing activations end in behind a norm.
+        That is: NaN or infinity; for a while answers worse than knowing nothing; or every token as likely as
+        any other, which is what overflowing activations end in behind a norm.
         """
         recent = [losses[0] for losses in self.state.losses[-_RECENT:]]
         limit = max(self.ignorance, 1.5 * self.state.log[0]["valid_loss"])
@@ -290,8 +291,9 @@ class _Run:
         mute = len(recent) == _RECENT and all(abs(nats - self.ignorance) < 1e-3 for nats in recent)
         if not math.isfinite(total) or worse or mute:
             raise BrokenExperiment(
-                f"{self.arm.name} seed {self.seed}: diverged at step {self.state.step}, loss {recent[-1]:.3g} nats"
-                f" (knowing nothing: {self.ignorance:.3g}); lower learning_rate={self.arm.learning_rate:g}"
+                f"{self.arm.name} seed {self.seed}: diverged at step {self.state.step}, loss {recent[-1]:.3g}"
+                f" nats (knowing nothing: {self.ignorance:.3g}); lower"
+                f" learning_rate={self.arm.learning_rate:g}"
             )
 
     def checkpoint(self, progress: Progress) -> None:
