@@ -40,7 +40,7 @@ class Status:
     """What computes MLX's matrix products, for the run header."""
 
     name: str
-    """`OpenBLAS 0.3.x` and the kernels it chose for this processor (`OPENBLAS_CORETYPE` sets them), or `MLX's own`."""
+    """`OpenBLAS 0.3.x` with the kernels it chose (`OPENBLAS_CORETYPE` sets them), or `MLX's own`."""
     threads: int | None
     """Threads of OpenBLAS (`OPENBLAS_NUM_THREADS` sets them); None where it is not ours to know."""
     reason: str
