@@ -141,16 +141,16 @@ CASES: dict[str, dict[str, Any]] = {
         "altup_active_idx": 0,
         "laurel_rank": 4,
     },
-    **dict.fromkeys(
-        ("gemma4", "gemma4_text"),
-        {
+    **{
+        name: {
             "global_head_dim": 16,
             "vocab_size_per_layer_input": 61,
             "hidden_size_per_layer_input": 8,
             "num_kv_shared_layers": 2,
             "rope_parameters": None,
-        },
-    ),
+        }
+        for name in ("gemma4", "gemma4_text")
+    },
     "glm4": {"partial_rotary_factor": 0.5},
     "glm4_moe": {"rope_scaling": None, "use_qk_norm": True, "partial_rotary_factor": 0.5},
     "glm_moe_dsa": {**INDEXER, "topk_method": "noaux_tc", "scoring_func": "sigmoid"},
@@ -184,9 +184,8 @@ CASES: dict[str, dict[str, Any]] = {
         "activation_situ_linear_beta": 1.0,
     },
     "kimi_linear": {"linear_attn_config": LINEAR_ATTENTION, "model_max_length": 64},
-    **dict.fromkeys(
-        ("lfm2", "lfm2-vl", "lfm2_moe"),
-        {
+    **{
+        name: {
             "block_dim": 32,
             "block_multiple_of": 8,
             "block_ffn_dim_multiplier": 1.0,
@@ -194,8 +193,9 @@ CASES: dict[str, dict[str, Any]] = {
             "use_expert_bias": True,
             "full_attn_idxs": [1, 3],
             "layer_types": None,
-        },
-    ),
+        }
+        for name in ("lfm2", "lfm2-vl", "lfm2_moe")
+    },
     "lille-130m": {"n_embd": 64},
     "llama4": {
         "attention_chunk_size": 4,
@@ -206,9 +206,8 @@ CASES: dict[str, dict[str, Any]] = {
         "use_qk_norm": True,
     },
     "llama4_text": {"intermediate_size_mlp": 48, "no_rope_layers": [1, 1, 0, 1], "use_qk_norm": True},
-    **dict.fromkeys(
-        ("longcat_flash", "longcat_flash_ngram"),
-        {
+    **{
+        name: {
             "attention_method": "MLA",
             "zero_expert_type": "identity",
             "zero_expert_num": 2,
@@ -216,8 +215,9 @@ CASES: dict[str, dict[str, Any]] = {
             "mla_scale_q_lora": True,
             "mla_scale_kv_lora": True,
             "ngram_vocab_size_ratio": 3,
-        },
-    ),
+        }
+        for name in ("longcat_flash", "longcat_flash_ngram")
+    },
     "mamba": {"time_step_rank": 2},
     "mamba2": {"time_step_rank": 2, "intermediate_size": 32},
     "mellum": {"rope_parameters": ROPES},

@@ -24,7 +24,7 @@ REFUSED = {
     "olmo": ("ai2-olmo", "mlx-lm takes the model from the package ai2-olmo, which it does not bring"),
     "phi3small": (
         "a token sees the tokens after it",
-        "mlx-lm adds a boolean mask to attention scores, so that nothing is hidden: a token sees the tokens after it",
+        "mlx-lm adds a boolean mask to the scores and so hides nothing: a token sees those after it",
     ),
 }
 """Words of the refusal, and the reason."""
@@ -32,16 +32,20 @@ METAL_ONLY = ("bitnet", "muse_spark")
 HEAD = """# Architectures
 
 Every model type of mlx-lm {version}, as a tiny random model in float32. **Generated** by
-`EMERGENCE_WRITE_DOCS=1 pytest tests/test_architectures.py`; the same test fails when this table is no longer true.
-`emergence models --check NAME` prints the proof for one model.
+`EMERGENCE_WRITE_DOCS=1 pytest tests/test_architectures.py`; the same test fails when this table is no longer
+true. `emergence models --check NAME` prints the proof for one model.
 
-Of {total} types {passed} are read and {refused} are refused. Read means: the last layer, read out, is the model's own
-logits; looking changes nothing; a prompt reads the same alone and in a batch; no token sees the tokens after it.
-**Layers** is what four blocks read as: a looped block counts once a pass. **Padding**: tokens after the end change nothing.
-**Cache**: one token at a time, with the family's cache, reads the same. **After attention**: layers with a stream of
-their own between attention and feed-forward part (`L13.attn`). **Seen**: `blocks`: the block's output is the stream;
-`unrolled`: the model runs the parts of its blocks by itself, the stream is seen at their inputs;
-`whole state`: the tail depends on more than one stream and is given all of it.
+Of {total} types {passed} are read and {refused} are refused. Read means: the last layer, read out, is the
+model's own logits; looking changes nothing; a prompt reads the same alone and in a batch; no token sees the
+tokens after it.
+
+- **layers**: what four blocks read as (five where the family needs them): a looped block counts once a pass.
+- **padding**: tokens after the end change nothing. (The lens never pads: it groups prompts by length.)
+- **cache**: one token at a time, with the family's cache, reads the same.
+- **after attention**: layers with a stream of their own between attention and feed-forward part (`L13.attn`).
+- **seen**: `blocks`: a block's output is the stream; `unrolled`: the model runs the parts of its blocks by
+  itself, and the stream is seen at their inputs; `whole state`: the tail depends on more than one stream and
+  is given all of it.
 
 | type | layers | padding | cache | after attention | seen |
 | --- | --- | --- | --- | --- | --- |
@@ -109,9 +113,8 @@ def test_the_documented_table_is_what_was_proven() -> None:
         proof = _proof(name)
         cache = "yes" if proof.holds("cached") else "no"
         padding = "yes" if proof.holds("padded") else "no"
-        rows.append(
-            f"| {name} | {proof.n_layers} | {padding} | {cache} | {proof.midpoints or 'none'} | {proof.seen} |"
-        )
+        cells = (name, proof.n_layers, padding, cache, proof.midpoints or "none", proof.seen)
+        rows.append(f"| {' | '.join(map(str, cells))} |")
     head = HEAD.format(
         version=importlib.metadata.version("mlx-lm"),
         total=len(rows),
