@@ -36,8 +36,8 @@ class Masses:
     others: Float[np.ndarray, "seed step prompt cell"]
     """On the same prompts: mean mass of the other classes (of other problems' answers; of other sets).
 
-    For answers, `own - others` is the mean over derangements of own minus other, divided by the share of pairs
-    of problems whose first tokens differ.
+    For answers, `own - others` is the mean over derangements of own minus other, divided by the share of
+    pairs of problems whose first tokens differ.
     """
     rest: Float[np.ndarray, "seed step other cell"] | None
     """The class's own tokens on the other classes' prompts; None for answers."""
