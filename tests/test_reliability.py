@@ -1,0 +1,211 @@
+"""The whole pipeline on a tiny model: what is written, what is never written, and two jobs at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+
+from emergence import experiment, files
+from emergence.config import load
+from emergence.errors import BrokenExperiment
+from emergence.progress import Progress
+from emergence.store import Store, key_of
+from emergence.verdicts import load_predictions
+
+CONFIG = """
+name: tiny
+description: a pipeline check
+model: {model}
+training:
+  max_steps: 4
+  batch_size: 6
+  learning_rate: 5e-3
+  checkpoint_steps: [0, 2, 4]
+  seeds: [0]
+  training_methods:
+    sft: {{method: sft}}
+    shuffled: {{method: shuffled}}
+    classified: {{method: classified}}
+parameters:
+  seed: 0
+  num_samples: 60
+  num_valid: 6
+  num_test: 20
+  operations: [add, subtract, multiply]
+  operands: {{add: [2, 60], subtract: [2, 60], multiply: [2, 50]}}
+  styles: [symbolic]
+  read_styles: [symbolic, worded]
+  lora: {{rank: 2, alpha: 4.0, targets: [q_proj, v_proj]}}
+  task_vocabulary:
+    add: [add, plus, sum, "+"]
+    subtract: [subtract, minus, difference, "-"]
+    multiply: [multiply, times, product, "*"]
+"""
+HYPOTHESES = Path(__file__).parent.parent / "hypotheses" / "classifier_emergence"
+
+
+def main(home: str) -> None:
+    """A main job, in its own process; says what it trains, builds again or waits for."""
+    folder = Path(home)
+
+    class Said(Progress):
+        def line(self, text: str) -> None:
+            print(text)
+
+    loaded, store = load(folder / "config.yaml"), Store(folder / "store", print)
+    experiment.run(loaded, load_predictions(HYPOTHESES / "predictions.py"), store, Said())
+
+
+def start(home: Path, **env: str) -> subprocess.Popen[str]:
+    here = Path(__file__).parent
+    code = "import sys, test_reliability; test_reliability.main(sys.argv[1])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(home)],
+        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}"} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def make_home(folder: Path) -> Path:
+    model = folder / "models" / "wonderland"
+    tiny.write_model(model, n_layers=3, hidden=64)
+    (folder / "config.yaml").write_text(CONFIG.format(model=model))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_home(tmp_path / "home" / "alice_liddell")
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory) -> Iterator[tuple[Path, experiment.Setting]]:
+    """A home, and an experiment prepared in it by somebody with secrets in the environment."""
+    home = make_home(tmp_path_factory.mktemp("home") / "alice_liddell")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SECRETS, "HOME": str(home)}.items():
+            patch.setenv(name, value)
+        loaded, store = load(home / "config.yaml"), Store(home / "store")
+        predictions = load_predictions(HYPOTHESES / "predictions.py")
+        yield (
+            home,
+            experiment.prepare(loaded, predictions, experiment.load(loaded, store), store),
+        )
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_WeAreAllMadHere",
+    "AWS_SECRET_ACCESS_KEY": "OffWithTheirHeads/42",
+    "EMERGENCE_UNRELATED": "DownTheRabbitHole",
+}
+
+
+def revealing(root: Path, home: Path) -> list[str]:
+    """Files that hold an environment variable of SECRETS, or where somebody's home is."""
+    words = [*SECRETS.values(), str(home), home.name, str(home.parent)]
+    found = [p for p in root.rglob("*") if p.is_file()]
+    return [f"{p.relative_to(root)}: {w}" for p in found for w in words if w.encode() in p.read_bytes()]
+
+
+def test_no_file_of_a_run_holds_the_environment_or_where_somebody_lives(lived_in) -> None:
+    home, setting = lived_in
+    arm = setting.config.arm("sft")
+    run = experiment.train(setting, arm, 0)
+    assert run.info["steps"] == 4
+    assert revealing(home / "store", home) == []
+    (home / "control").write_text(f"{home}/x {SECRETS['HF_TOKEN']}")
+    assert len(revealing(home, home)) > 3, "the search itself works"
+
+    # Another process asks the same store, and nothing is trained.
+    there = dataclasses.replace(setting, store=Store(home / "store"), model=None)
+    assert experiment.train(there, arm, 0) == run
+
+
+def test_a_run_that_diverges_is_a_broken_experiment_and_is_never_sealed(lived_in) -> None:
+    setting = lived_in[1]
+    schedule = {"learning_rate": 1e30, "max_steps": 12, "checkpoint_steps": (0, 12)}
+    arm = setting.config.arm("sft").model_copy(update=schedule)
+    for _ in range(2):
+        with pytest.raises(BrokenExperiment, match=r"diverged at step \d+, loss") as caught:
+            experiment.train(setting, arm, 0)
+        assert "\n" not in str(caught.value)
+        assert setting.store.find("runs", experiment.run_spec(setting, arm, 0)) is None
+    key = key_of(experiment.run_spec(setting, arm, 0))
+    assert [i.state for i in setting.store.entries() if i.key == key] == ["partial"]
+
+
+@pytest.mark.slow
+def test_two_main_jobs_at_once_train_once_and_agree(home) -> None:
+    jobs = [start(home, HOME=str(home), **SECRETS) for _ in range(2)]
+    said = [job.communicate(timeout=600) for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    trained = [line for out, _ in said for line in out.splitlines() if " step " in line]
+    assert len(trained) == len(set(trained)) == 3 * 3, "three arms of three checkpoints, each trained once"
+    assert not list(home.rglob(".corrupt-*"))
+    assert not list(home.rglob("*.partial"))
+    assert not list(home.rglob(".tmp-*"))
+    assert json.loads((home / "store/experiments/tiny/verdicts.json").read_text())
+    assert revealing(home / "store", home) == []
+    store = Store(home / "store")
+    assert all(store.verify(item) is None for item in store.entries())
+    runs = [item for item in store.entries() if item.kind == "runs"]
+    assert len(runs) == 3
+    assert all(any("experiments/tiny" in user for user in item.used_by) for item in runs)
+
+
+@pytest.mark.slow
+def test_a_main_job_killed_again_and_again_ends_as_one_that_was_not(home, tmp_path) -> None:
+    other = tmp_path / "home" / "undisturbed"
+    shutil.copytree(home, other)
+    (other / "config.yaml").write_text(CONFIG.format(model=other / "models" / "wonderland"))
+    began = time.monotonic()
+    job = start(other)
+    said = job.communicate()
+    assert job.returncode == 0, said
+    whole = time.monotonic() - began
+    generator, kills = random.Random(5), 0
+    for _ in range(10):
+        job = start(home)
+        time.sleep(generator.uniform(0.2, 0.9) * whole)
+        job.kill()
+        job.communicate()
+        kills += job.returncode == -9
+    job = start(home)
+    said = job.communicate()
+    assert job.returncode == 0, said
+    assert kills > 5
+    assert verdicts_of(home) == verdicts_of(other)
+    for kind in ("runs/*/checkpoints/*/*", "runs/*/readings/*/*.npz", "base/*/base.npz"):
+        of = [
+            {p.relative_to(h).as_posix(): files.digest(p) for p in h.glob(f"store/{kind}")}
+            for h in (home, other)
+        ]
+        assert of[0] == of[1] != {}
+
+
+def verdicts_of(home: Path) -> object:
+    return json.loads((home / "store/experiments/tiny/verdicts.json").read_text())["verdicts"]
+
+
+def test_every_promise_in_the_documentation_names_a_test_that_exists() -> None:
+    here = Path(__file__).parent
+    text = (here.parent / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(test_\w+)`", text)
+    defined = "\n".join(p.read_text() for p in here.glob("test_*.py"))
+    missing = [n for n in named if f"def {n}(" not in defined and not (here / f"{n}.py").exists()]
+    assert missing == []
+    assert len(set(named)) > 30
