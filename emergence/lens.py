@@ -30,8 +30,10 @@ __all__ = ["LensReading", "LogitLens", "Proof", "prove"]
 
 Layers = Sequence[int | str]
 Positions = str | int | Sequence[int]
-_FORWARD_TOKENS = 1024
-_LOGITS_BYTES = 48_000_000
+FORWARD_TOKENS = 1024
+"""Tokens that go through the model together."""
+LOGITS_BYTES = 48_000_000
+"""Logits that exist at a time; at least one row."""
 
 
 class LogitLens:
@@ -87,14 +89,14 @@ class LogitLens:
         """Logits at the last position of each prompt, float32; the last layer's are the model's own."""
         which, prompts = self._points(layers), self._prompts(tokens)
         found = np.empty((len(which), len(prompts), self.head_size), np.float32)
-        at_once = max(1, _LOGITS_BYTES // (4 * self.head_size))
+        at_once = max(1, LOGITS_BYTES // (4 * self.head_size))
         for places, states in self._passes(prompts, "last", which):
             for row, point in enumerate(which):
                 for part in _slices(len(places), at_once):
                     index = mx.arange(part.start, part.stop)
                     z = self._finish([self.trunk.pick(states[point], index)])
                     found[row, [p.prompt for p in places[part]]] = z[0]
-        _require_numbers(found)
+        _require_numbers(found, which)
         return found
 
     def streams(
@@ -110,7 +112,7 @@ class LogitLens:
         found = np.empty((len(which), len(prompts), parts[0][1].shape[-1]), np.float32)
         for places, rows in parts:
             found[:, [p.prompt for p in places]] = rows
-        _require_numbers(found)
+        _require_numbers(found, which)
         return found
 
     def read(
@@ -142,7 +144,7 @@ class LogitLens:
         parts: dict[str, np.ndarray] = {}
         for places, states in self._passes(prompts, positions, needed):
             for rows, group in self._statistics(places, states, which, wanted):
-                _require_numbers(rows["entropy"])
+                _require_numbers(rows["entropy"], which)
                 for name, values in rows.items():
                     if name not in parts:
                         empty = -1 if values.dtype.kind == "i" else np.nan
@@ -187,7 +189,7 @@ class LogitLens:
             by_length.setdefault(len(ids), []).append(i)
         for length, members in by_length.items():
             slots = _positions(positions, length, members[0])
-            for part in _slices(len(members), max(1, _FORWARD_TOKENS // length)):
+            for part in _slices(len(members), max(1, FORWARD_TOKENS // length)):
                 batch = members[part]
                 with self.trunk.observe(middles) as seen:
                     self.model(mx.array([prompts[i] for i in batch]))
@@ -201,7 +203,7 @@ class LogitLens:
     ) -> Iterator[tuple[readout.Rows, list[Place]]]:
         """Statistics `[layer, place, ...]` of `which` layers for a block of places at a time."""
         layers = sorted(states)
-        at_once = max(1, _LOGITS_BYTES // (4 * self.head_size))
+        at_once = max(1, LOGITS_BYTES // (4 * self.head_size))
         chunks = [layers[part] for part in _slices(len(layers), at_once)]
         keep = [layers.index(layer) for layer in which]
         for part in _slices(len(places), max(1, at_once // len(layers))):
@@ -373,9 +375,11 @@ def _numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32), copy=False)
 
 
-def _require_numbers(values: np.ndarray) -> None:
+def _require_numbers(values: np.ndarray, which: Sequence[Point]) -> None:
+    """Axis 0 of `values` is `which`."""
     bad = np.isnan(values).reshape(len(values), -1).any(1)
     if bad.any():
+        first = min(point for point, nan in zip(which, bad, strict=True) if nan)
         raise BrokenExperiment(
-            f"the lens reads NaN from layer {int(bad.argmax())} on; the weights are damaged or have diverged"
+            f"the lens reads NaN from {first} on; the weights are damaged or have diverged"
         )

@@ -43,7 +43,8 @@ class Drawing:
             table.add_column(Text(token), no_wrap=True, overflow="ellipsis", max_width=14)
         for i in range(len(self.layers))[::-1]:
             cells = [
-                Text(t, style=_style(p)) for t, p in zip(self.tops[i], self.probabilities[i], strict=True)
+                Text(t, style=_style(float(p)))
+                for t, p in zip(self.tops[i], self.probabilities[i], strict=True)
             ]
             table.add_row(self.layers[i], *cells)
         yield table
