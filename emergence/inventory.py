@@ -29,7 +29,8 @@ class Item:
     key: str
     path: Path
     state: str
-    """`complete`, `partial` (a build was stopped; it goes on from there) or `corrupt` (was moved aside)."""
+    """`complete`, `partial` (a build was stopped; it goes on from there), `damaged` (its manifest cannot be
+    read; moved aside when next asked for) or `corrupt` (was moved aside: never read, safe to remove)."""
     size: int
     """Bytes on disk, nested entries included."""
     created: datetime
@@ -67,7 +68,7 @@ def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping
     with suppress(sealing.Damaged, UsageError):
         manifest = sealing.read(path)
     if state == "complete" and not manifest:
-        state = "corrupt"
+        state = "damaged"
     found = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
     changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
     used = [f"{i.kind}/{i.key}" for i in nested if i.path.parent.parent == path and i.state == "complete"]

@@ -447,7 +447,8 @@ def test_what_is_listed_can_be_verified_and_removed(tmp_path: Path) -> None:
         bad.key: "train.jsonl has 2 bytes instead of 12",
     }
     Store(tmp_path).get_or_build("runs", SPEC | {"seed": 2}, fill)
-    assert sorted(i.state for i in store.entries()) == ["complete", "complete", "corrupt"]
+    (good.path / "manifest.json").write_text("{}")
+    assert sorted(i.state for i in store.entries()) == ["complete", "corrupt", "damaged"]
     for item in store.entries():
         store.remove(item)
         store.remove(item)
