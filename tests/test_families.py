@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import mlx.core as mx
 import pytest
 import tiny
 import tokenizers_small
