@@ -6,12 +6,14 @@ nothing on a GPU, where MLX's own kernels are the fast ones.
 That backend computes `exp` one element at a time (8 to 17 ns each); NumPy's is vectorised (0.5 ns) and reads
 MLX's memory without a copy. Measured gains and what was dropped: docs/performance.md.
 
-NumPy needs values, so a function here ends MLX's laziness: what it depends on is computed at once. Where a
-graph is built of which only a part is ever wanted, build it inside `lazily()`.
+NumPy needs values, so SwiGLU by NumPy ends MLX's laziness: what it depends on is computed at once. Inside
+`lazily()` it is a rational function in MLX's own lazy operations instead: for graphs of which a part is
+thrown away, and for training, where MLX would walk the whole recorded graph again for every value it is asked.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,13 @@ from mlx_lm.models import activations
 
 # Elements at a time: three float32 buffers of this size stay in the second-level cache.
 _CHUNK = 1 << 16
+
+# sigmoid(x) = 1/2 + x P(x^2) / Q(x^2) for |x| <= _REACH, beyond which it is constant to float32 rounding. Our
+# own least-squares fit, reweighted until the relative error of x P / Q was level (1.5e-8); all terms are
+# positive, so nothing cancels. Largest error of the sigmoid in float32: 2e-7.
+_REACH = 17.4
+_P = (0.25, 0.008375292643904686, 5.498040627571754e-05, 8.200728984775196e-08, 1.3571951722191056e-11)
+_Q = (1.0, 0.11683446913957596, 0.001622806303203106, 5.193205197429052e-06, 3.123651115544135e-09)
 
 _lazy: ContextVar[bool] = ContextVar("lazy", default=False)
 
@@ -54,7 +63,7 @@ def fast(model: Any) -> Iterator[None]:
 
 @contextmanager
 def lazily() -> Iterator[None]:
-    """Inside, nothing here computes: graphs are MLX's own, of which unused parts cost nothing."""
+    """Inside, `swiglu` is lazy: what nobody asks for costs nothing, and its sigmoid is within 2e-7."""
     token = _lazy.set(True)
     try:
         yield
@@ -65,15 +74,16 @@ def lazily() -> Iterator[None]:
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     """`silu(gate) * x`, elementwise and differentiable: `gate / (1 + exp(-gate)) * x`.
 
-    Differs from MLX's by at most 4 units in the last place. Other types than float32, and calls while MLX
-    traces (`mx.compile`, `mx.vmap`), go to mlx-lm's own.
+    Within 4 units in the last place of the truth; inside `lazily()` its sigmoid is within 2e-7. Other types
+    than float32, and calls while MLX traces (`mx.compile`, `mx.vmap`), go to mlx-lm's own.
     """
     if _computes(gate, x) and gate.shape == x.shape:
+        if _lazy.get():
+            return cast(mx.array, _lazy_swiglu(gate, x))
         try:
             return cast(mx.array, _swiglu(gate, x))
         except ValueError as error:
-            if "function transformations" not in str(error):
-                raise
+            _only_tracing(error)
     return cast(mx.array, activations.swiglu(gate, x))
 
 
@@ -85,13 +95,22 @@ def cross_entropy(
     On the CPU by NumPy, a row at a time (a row of logits fits in cache); elsewhere `nn.losses.cross_entropy`.
     """
     if _computes(logits):
-        return cast(mx.array, _cross_entropy(logits, targets))
+        try:
+            return cast(mx.array, _cross_entropy(logits, targets))
+        except ValueError as error:
+            _only_tracing(error)
     return nn.losses.cross_entropy(logits.astype(mx.float32), targets, reduction="none")
 
 
 def _computes(*arrays: mx.array) -> bool:
     on_cpu = mx.default_device().type == mx.cpu
-    return on_cpu and not _lazy.get() and all(a.dtype == mx.float32 for a in arrays)
+    return on_cpu and all(a.dtype == mx.float32 for a in arrays)
+
+
+def _only_tracing(error: ValueError) -> None:
+    """`mx.compile` and `mx.vmap` have no values to give; any other error is one."""
+    if "function transformations" not in str(error):
+        raise error
 
 
 def _flat(array: mx.array) -> np.ndarray:
@@ -142,6 +161,43 @@ def _sigmoid(z: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     out += 1
     np.reciprocal(out, out=out)
     return out
+
+
+def _rational_sigmoid(x: mx.array) -> mx.array:
+    y = mx.clip(x, -_REACH, _REACH)
+    u = y * y
+    return 0.5 + y * _polynomial(_P, u) / _polynomial(_Q, u)
+
+
+def _polynomial(terms: tuple[float, ...], u: mx.array) -> mx.array:
+    value = terms[-1] * u + terms[-2]
+    for term in terms[-3::-1]:
+        value = value * u + term
+    return value
+
+
+@functools.partial(mx.compile, shapeless=True)
+def _lazy_forward(gate: mx.array, x: mx.array) -> mx.array:
+    return gate * _rational_sigmoid(gate) * x
+
+
+@functools.partial(mx.compile, shapeless=True)
+def _lazy_backward(gate: mx.array, x: mx.array, cotangent: mx.array) -> tuple[mx.array, mx.array]:
+    s = _rational_sigmoid(gate)
+    silu = gate * s
+    return (s + silu * (1 - s)) * x * cotangent, silu * cotangent
+
+
+@mx.custom_function
+def _lazy_swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    return _lazy_forward(gate, x)
+
+
+@_lazy_swiglu.vjp
+def _lazy_swiglu_vjp(
+    primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array
+) -> tuple[mx.array, mx.array]:
+    return _lazy_backward(*primals, cotangent)
 
 
 @mx.custom_function
