@@ -173,6 +173,13 @@ class LogitLens:
         """
         return draw(self, prompt, tokenizer, layers, chat)
 
+    def _begin(self) -> None:
+        """Before each reading; for a lens that fits some weights only."""
+
+    def _translate(self, point: Point, state: Any) -> Any:
+        """What goes through the tail for a state at a point, here the state itself."""
+        return state
+
     def _passes(
         self, prompts: Tokens, positions: Positions, needed: Sequence[Point]
     ) -> Iterator[tuple[list[Place], dict[Point, Any]]]:
@@ -181,6 +188,7 @@ class LogitLens:
         One evaluation a pass. Only equal lengths share a pass: then nothing depends on how a family treats
         padding.
         """
+        self._begin()
         middles = self._middles(needed)
         if Point(-1) in needed and self.trunk.whole and len(self.trunk.whole) > 1:
             self._require_plain("the stream before the first block")
@@ -194,7 +202,10 @@ class LogitLens:
                 with self.trunk.observe(middles) as seen:
                     self.model(mx.array([prompts[i] for i in batch]))
                 index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
-                states = {p: stream.as_float32(self.trunk.pick(p.of(seen), index)) for p in needed}
+                states = {
+                    p: self._translate(p, stream.as_float32(self.trunk.pick(p.of(seen), index)))
+                    for p in needed
+                }
                 mx.eval(*(a for s in states.values() for a in stream.arrays(s)))
                 yield [Place(i, slot) for i in batch for slot in range(len(slots))], states
 
