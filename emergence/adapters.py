@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -29,6 +30,8 @@ from emergence.folders import first_line, read_json
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 _LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 _EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
+_STATE = {"_no_grad", "_training"}  # what a module keeps beside its arrays
+_MISFITS = (KeyError, TypeError, ValueError, AttributeError)
 _LAYERS = (LoRALinear, DoRALinear, LoRASwitchLinear)
 
 
@@ -60,7 +63,12 @@ def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -
     settings = _settings(model, fine_tune_type, lora)
     with _restored(model):
         model.base_hash = base_hash(model)
-        _insert(model, settings)
+        try:
+            _insert(model, settings)
+        except _MISFITS as error:
+            raise UsageError(
+                f"this model cannot be trained with {fine_tune_type}: {first_line(error)}"
+            ) from None
         model.train(model.training)
         if seed is not None:
             _draw(model, seed)
@@ -94,7 +102,7 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
     tensors = _read(checkpoint / WEIGHTS)
     try:
         _insert(model, settings)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MISFITS as error:
         raise BrokenExperiment(f"{checkpoint / CONFIG} fits no layers: {first_line(error)}") from None
     before = _trained(model, settings)
     _check_complete(checkpoint, tensors, before)
@@ -305,7 +313,7 @@ def _restored(model: Any) -> Iterator[None]:
     """Afterwards the model has the modules, arrays, frozen names, mode and hash from before."""
     modules = dict(model.named_modules())
     arrays = parameters(model)
-    states = [(m, set(m._no_grad), m._training) for m in modules.values()]
+    states = [(m, {k: copy(vars(m)[k]) for k in _STATE & vars(m).keys()}) for m in modules.values()]
     known = getattr(model, "base_hash", None)
     try:
         yield
@@ -316,8 +324,9 @@ def _restored(model: Any) -> Iterator[None]:
         if tops:
             model.update_modules(tree_unflatten(tops))
         model.update(tree_unflatten(arrays))
-        for module, frozen, training in states:
-            module._no_grad, module._training = frozen, training
+        for module, state in states:
+            for name, value in state.items():
+                setattr(module, name, value)
         if known is None:
             vars(model).pop("base_hash", None)
         else:

@@ -136,6 +136,8 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
             _to_float32(model)
         _check_memory(folder, model)
         mx.eval(model.parameters())
+    except SystemExit:  # mlx-lm's olmo ends the program where its own package is missing
+        raise NotMeasurable(f"{folder}: mlx-lm needs another package for this architecture") from None
     except _MISFITS as error:
         line = folders.first_line(error)
         if "not supported" in line:

@@ -214,6 +214,47 @@ def test_full_fine_tuning_of_quantised_weights_is_refused() -> None:
         pass
 
 
+def test_what_mlx_lm_cannot_adapt_is_one_clear_line() -> None:
+    import architectures
+
+    model = architectures.build("mixtral")
+    with (
+        pytest.raises(UsageError, match="cannot be trained with dora: SwitchLinear doesn't support DoRA"),
+        lora(model, "dora", Settings(targets=("gate_proj",))),
+    ):
+        pass
+    assert not any(hasattr(m, "lora_a") for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("qwen3", QKVO),
+        ("gemma3_text", (*QKVO, "up_proj")),
+        ("gpt_oss", (*QKVO, "down_proj")),  # experts too
+        ("gpt2", ("c_attn", "c_proj")),
+        ("mamba2", ("in_proj", "out_proj")),
+    ],
+)
+def test_other_families_take_adapters_and_give_them_back(
+    name: str, targets: tuple[str, ...], tmp_path: Path
+) -> None:
+    import architectures
+
+    model, settings = architectures.build(name), Settings(targets=targets)
+    base, before = model(TOKENS), parameters(model)
+    with lora(model, "lora", settings, seed=0):
+        assert mx.array_equal(model(TOKENS), base)
+        randomise(model)
+        layered = model(TOKENS)
+        save_adapters(model, tmp_path, adapter_config(model, "lora", settings, 1))
+    with adapted(model, tmp_path):
+        np.testing.assert_allclose(model(TOKENS), layered, atol=1e-3 * float(mx.abs(layered).max()), rtol=0)
+    assert not mx.allclose(layered, base, atol=1e-2)
+    assert same_arrays(before, parameters(model))
+    assert mx.array_equal(model(TOKENS), base)
+
+
 def test_an_adapter_on_quantised_weights_is_applied_in_layers_without_rounding(tmp_path: Path) -> None:
     model = tiny.model()
     nn.quantize(model, group_size=32, bits=4)

@@ -349,6 +349,11 @@ def test_an_unknown_architecture_is_not_measurable(saved: Path, model_type: str)
     assert "mlx-lm cannot run it" in refused(saved, NotMeasurable)
 
 
+def test_an_architecture_that_ends_the_program_is_not_measurable(saved: Path) -> None:
+    edit(saved / "config.json", model_type="olmo")
+    assert "needs another package" in refused(saved, NotMeasurable)
+
+
 @pytest.mark.parametrize("model_type", [None, 3, "", "../../evil", "a b"])
 def test_a_model_type_that_is_no_name_is_refused(saved: Path, model_type: object) -> None:
     edit(saved / "config.json", model_type=model_type)
