@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -116,6 +117,7 @@ def load(experiment: config.Experiment, store: Store) -> Instrument:
     NotMeasurable
         The model cannot be had, or the lens refuses its architecture.
     """
+    _code(*_TRAINING), _code(*_READING)
     source = models.resolve(experiment.model, store)
     model, tokenizer = models.load(experiment.model, store=store)
     # Rows of the head that no token of the tokenizer names are padding, and no part of any distribution.
@@ -142,7 +144,7 @@ def prepare(
     model, tokenizer, lens = instrument.model, instrument.tokenizer, instrument.lens
     vocabulary = tokens.audit(tokenizer, experiment.vocabulary)
     shown = _shown(experiment)
-    splits = tasks.generate(experiment.task, exclude=[tasks.parse(p.text)[0] for p in shown])
+    splits = split(experiment)
     random_words = tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed)
     styles = experiment.task.read_styles
     plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
@@ -176,20 +178,30 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
     return setting.store.get_or_build("runs", run_spec(setting, arm, seed), build)
 
 
-def run_spec(setting: Setting, arm: config.Arm, seed: int) -> dict[str, Any]:
-    """Everything that decides a run's content; its hash is the run's key."""
+def spec_of_run(
+    experiment: config.Experiment, source: models.Source, splits: tasks.Splits, arm: config.Arm, seed: int
+) -> dict[str, Any]:
+    """Everything that decides a run's content; its hash is the run's key. Needs no loaded model."""
     settings = arm.model_dump(mode="json", exclude={"name", "enabled", "seeds"})
     return {
-        "model": setting.source.hash,
+        "model": source.hash,
         "arm": settings,
         "seed": seed,
-        "styles": list(setting.config.task.styles),
-        "data": {
-            name: tasks.content_hash(getattr(setting.splits, name)) for name in ("train", "valid", "test")
-        },
+        "styles": list(experiment.task.styles),
+        "data": {name: tasks.content_hash(getattr(splits, name)) for name in ("train", "valid", "test")},
         "code": _code(*_TRAINING),
         **environment(),
     }
+
+
+def run_spec(setting: Setting, arm: config.Arm, seed: int) -> dict[str, Any]:
+    """`spec_of_run` of a prepared experiment."""
+    return spec_of_run(setting.config, setting.source, setting.splits, arm, seed)
+
+
+def split(experiment: config.Experiment) -> tasks.Splits:
+    """The experiment's problems; the prompts that are shown are in none of the splits."""
+    return tasks.generate(experiment.task, exclude=[p.problem for p in experiment.test_prompts])
 
 
 def read(setting: Setting, runs: Sequence[Run], progress: Progress = SILENT) -> Study:
@@ -287,8 +299,12 @@ def _size(model: Any, arm: config.Arm) -> int:
     return trained * (len(arm.checkpoint_steps) + 4)
 
 
+@functools.cache
 def _code(*modules: str) -> str:
-    """A hash of the source of the stages that decide a result: edited code never meets an old cache."""
+    """A hash of the source of the stages that decide a result: edited code never meets an old cache.
+
+    Taken once, when the model is loaded: a file that is edited while a run trains does not change its key.
+    """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     for name in sorted(modules):
@@ -297,8 +313,7 @@ def _code(*modules: str) -> str:
 
 
 def _shown(experiment: config.Experiment) -> list[Prompt]:
-    shown = []
-    for p in experiment.test_prompts:
-        problem, style = tasks.parse(p.prompt)
-        shown.append(Prompt(p.prompt, p.operation, problem.a, problem.b, p.expected, style, -1))
-    return shown
+    return [
+        Prompt(p.prompt, p.operation, p.problem.a, p.problem.b, p.expected, p.style, -1)
+        for p in experiment.test_prompts
+    ]
