@@ -130,7 +130,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
     refuted = e.absent(p.negligible)
     cell = e.chosen if holds else e.strongest
     pvalues, area = e.p()
-    kind = _kind(desk, p, operation, family, runs, e, holds and pvalues[e.chosen] < p.alpha, refuted)
+    kind = _kind(desk, p, operation, family, runs, e, bool(holds and pvalues[e.chosen] < p.alpha), refuted)
     blocked = _blocked(p, m)
     if e.constant(cell):
         blocked = blocked or f"every prompt reads the same at L{m.layer[cell]}: no interval can be given"
@@ -316,10 +316,14 @@ def _correctness(desk: Desk, p: Prediction, operation: str, family: str, runs: S
     cell, here = evidence.measure(m, step, False).chosen, m.half == EVALUATION
     right = evidence.correct(runs, p.style, operation, step)[:, here]
     area = statistics.predicts(m.own[:, step][:, here, cell], right)
-    if area is None or area.usable < p.min_seeds:
-        usable = 0 if area is None else area.usable
-        why = f"all answers are right, or all are wrong, in {m.n_seeds - usable} of {m.n_seeds} runs"
-        return _empty(p, m, family, blocked or why)
+    if area is None:
+        return _empty(
+            p, m, family, f"all answers are {'right' if right.any() else 'wrong'}: nothing to predict"
+        )
+    if area.usable < p.min_seeds:
+        blocked = (
+            blocked or f"all answers are right, or all wrong, in all but {area.usable} of {m.n_seeds} runs"
+        )
     said = (
         f"at L{m.layer[cell]} own-answer mass tells right from wrong answers with AUROC {area.estimate:.2f} "
         f"[{area.low:.2f}, {area.high:.2f}]; {right.mean():.0%} are right"
@@ -376,7 +380,7 @@ def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: S
         missing=said,
         holds=all(clear) and together.holds,
         refuted=any(gone),
-        blocked=_blocked(p, m) and f"{_blocked(p, m)}. Here {said}",
+        blocked=together.blocked,
         p=pvalue,
         details={"seeds_clear": clear, "seeds_absent": gone, "layers_by_seed": places} | together.details,
         token_ids=together.token_ids,

@@ -14,13 +14,12 @@ import runpy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .errors import UsageError
 from .settings import Experiment
 
-Test = Literal["classifier", "no classifier", "growth", "predicts correctness", "replication", "probe"]
-TESTS: tuple[str, ...] = (
+TESTS = (
     "classifier",
     "no classifier",
     "growth",
@@ -70,7 +69,8 @@ class Prediction:
     """Whose mass: `words`, `answer`, `words or answer`, `random words`; `stream` for probes."""
     band: str
     style: str
-    test: Test
+    test: str
+    """How it is judged: one of `TESTS`."""
     threshold: float = 0.10
     """What the lower end of the 95 % interval must exceed (unless the claim is absence)."""
     negligible: float = 0.10

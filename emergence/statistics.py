@@ -160,7 +160,7 @@ def matching(
     n = len(own)
     used, index = np.unique(own, return_inverse=True)
     hot = (index[permutations(n, m)][..., None] == np.arange(len(used))).reshape(m, -1).astype(np.float32)
-    # What an answer holds on average is the same under every permutation: without it, float32 is precise enough.
+    # What an answer holds on average is the same under every permutation; without it, float32 is enough.
     above = mass[:, :, used] - mass[:, :, used].mean(axis=1, keepdims=True)
     null = (above.reshape(len(mass), -1).astype(np.float32) @ hot.T).astype(float)
     observed = above[:, np.arange(n), index].sum(axis=1)
@@ -273,7 +273,7 @@ def predicts(
     half, estimate = 0.0, float(areas.mean())
     if v_prompt + v_seed > 0:
         df = (v_prompt + v_seed) ** 2 / (v_prompt**2 / (n - 1) + v_seed**2 / max(seeds - 1, 1))
-        half = special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v_prompt + v_seed)
+        half = float(special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v_prompt + v_seed))
     ranks = stats.rankdata(scores, axis=1)
     orders = permutations(n)
     null = np.mean([(outcomes[s][orders] @ ranks[s]) / _pairs(outcomes[s]) for s in range(seeds)], axis=0)
