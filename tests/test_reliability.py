@@ -42,7 +42,7 @@ parameters:
   seed: 0
   num_samples: 60
   num_valid: 6
-  num_test: 20
+  num_test: 12
   operations: [add, subtract, multiply]
   operands: {{add: [2, 60], subtract: [2, 60], multiply: [2, 50]}}
   styles: [symbolic]
@@ -82,7 +82,7 @@ def start(home: Path, **env: str) -> subprocess.Popen[str]:
 
 def make_home(folder: Path) -> Path:
     model = folder / "models" / "wonderland"
-    tiny.write_model(model, n_layers=3, hidden=64)
+    tiny.write_model(model, n_layers=3, hidden=32)
     (folder / "config.yaml").write_text(CONFIG.format(model=model))
     return folder
 
@@ -139,11 +139,10 @@ def test_a_run_that_diverges_is_a_broken_experiment_and_is_never_sealed(lived_in
     setting = lived_in[1]
     schedule = {"learning_rate": 1e30, "max_steps": 12, "checkpoint_steps": (0, 12)}
     arm = setting.config.arm("sft").model_copy(update=schedule)
-    for _ in range(2):
-        with pytest.raises(BrokenExperiment, match=r"diverged at step \d+, loss") as caught:
-            experiment.train(setting, arm, 0)
-        assert "\n" not in str(caught.value)
-        assert setting.store.find("runs", experiment.run_spec(setting, arm, 0)) is None
+    with pytest.raises(BrokenExperiment, match=r"diverged at step \d+, loss") as caught:
+        experiment.train(setting, arm, 0)
+    assert "\n" not in str(caught.value)
+    assert setting.store.find("runs", experiment.run_spec(setting, arm, 0)) is None
     key = key_of(experiment.run_spec(setting, arm, 0))
     assert [i.state for i in setting.store.entries() if i.key == key] == ["partial"]
 

@@ -132,7 +132,7 @@ def kill_everywhere(
         at += stride
 
 
-EVERY = [pytest.param(7, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+EVERY = [pytest.param(11, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 POWER = pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
 
 
@@ -203,7 +203,7 @@ def random_kills(disk: Path, n: int, seed: int) -> int:
 
 
 def test_builds_killed_at_random_instants_recover(disk) -> None:
-    random_kills(disk, 12, seed=1)
+    random_kills(disk, 6, seed=1)
 
 
 @pytest.mark.slow
@@ -453,7 +453,7 @@ class StoreIsADictionary(RuleBasedStateMachine):
 
 TestStoreIsADictionary = StoreIsADictionary.TestCase
 TestStoreIsADictionary.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
