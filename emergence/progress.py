@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from io import TextIOBase, TextIOWrapper
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -97,7 +98,7 @@ class _LineTask:
 class Lines(Progress):
     """Plain lines, at most one a task in `every` seconds, and one at its end."""
 
-    def __init__(self, stream: TextIO, every: float = EVERY, prefix: str = "") -> None:
+    def __init__(self, stream: TextIOBase, every: float = EVERY, prefix: str = "") -> None:
         self._stream, self.every, self._prefix = stream, every, prefix
 
     @contextmanager
@@ -117,7 +118,7 @@ class Lines(Progress):
 
 class _Rate(ProgressColumn):
     def render(self, task: RichTask) -> Text:
-        return Text(rate(task.completed, task.elapsed or 0.0, task.fields["unit"]), style="dim")
+        return Text(rate(int(task.completed), task.elapsed or 0.0, task.fields["unit"]), style="dim")
 
 
 class _BarTask:
@@ -151,6 +152,7 @@ class Bars(Progress):
             yield task
         finally:
             task.remove()
+            bars.refresh()
             self.line(_finished(label, task.done, total, unit, time.monotonic() - start, task.note))
             self._open -= 1
             if not self._open:
@@ -188,12 +190,14 @@ class Bars(Progress):
         return self._bars
 
 
-def for_stream(stream: TextIO, quiet: bool = False, fresh_line: bool = False, prefix: str = "") -> Progress:
+def for_stream(
+    stream: TextIOBase, quiet: bool = False, fresh_line: bool = False, prefix: str = ""
+) -> Progress:
     """Bars where `stream` is a terminal that can draw them, lines elsewhere, nothing when quiet."""
     if quiet:
         return SILENT
     if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("CI"):
-        return Bars(Console(file=stream), fresh_line)
+        return Bars(Console(file=cast(IO[str], stream)), fresh_line)
     return Lines(stream, prefix=prefix)
 
 
@@ -214,7 +218,7 @@ def for_pytest(config: Any) -> Iterator[Progress]:
 
 
 @contextmanager
-def _real_stderr(config: Any) -> Iterator[TextIO]:
+def _real_stderr(config: Any) -> Iterator[TextIOWrapper]:
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         descriptor = os.dup(2)

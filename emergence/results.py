@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,11 +21,12 @@ import pandas as pd
 from . import frames
 from .errors import BrokenExperiment, UsageError
 from .readings import Study
+from .records import VERDICTS, plain
 from .verdicts import Verdict
 
 SCHEMA = 1
 """Of `verdicts.json`; raised when a field changes its meaning or goes."""
-VERDICTS, READINGS, STRENGTH = "verdicts.json", "readings.parquet", "strength"
+READINGS, STRENGTH = "readings.parquet", "strength"
 
 
 @dataclass(frozen=True)
@@ -116,21 +116,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
-    """JSON's own types: arrays as lists, NaN and infinity as null, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | int | bool) or value is None:
-        return value
-    return str(value)
+def shown_model(name: str) -> str:
+    """A hub id as it is; of a local folder the last part only: no path of a machine goes into a result."""
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,12 +126,12 @@ def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[s
     return {
         "schema": SCHEMA,
         "experiment": experiment.name,
-        "model": experiment.model,
+        "model": shown_model(experiment.model),
         "config_hash": experiment.hash,
-        "predictions_version": _plain(provenance.get("predictions_version")),
+        "predictions_version": plain(provenance.get("predictions_version")),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "provenance": _plain(provenance),
-        "verdicts": [_plain(dataclasses.asdict(v)) for v in verdicts],
+        "provenance": plain(provenance),
+        "verdicts": [plain(dataclasses.asdict(v)) for v in verdicts],
     }
 
 
@@ -209,39 +197,3 @@ def _plain_schema(schema: Any) -> Any:
 
     fields = [pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
     return pa.schema(fields)
-
-
-def run_record(
-    name: str,
-    status: str,
-    started: datetime,
-    finished: datetime,
-    run_results: Mapping[str, Any],
-    eval_results: Mapping[str, Any],
-    config: Mapping[str, Any],
-    error: str | None = None,
-) -> dict[str, Any]:
-    """The content of `results/run_*.json`, with the keys that lazarus' readers know."""
-    return {
-        "experiment_name": name,
-        "status": status,
-        "started_at": started.isoformat(timespec="seconds"),
-        "finished_at": finished.isoformat(timespec="seconds"),
-        "duration_seconds": round((finished - started).total_seconds(), 3),
-        "run_results": _plain(run_results),
-        "eval_results": _plain(eval_results),
-        "config": _plain(config),
-        "error": error,
-    }
-
-
-def run_records(folder: Path) -> list[dict[str, Any]]:
-    """Every `results/run_*.json` of an experiment's folder, oldest first; a damaged one is said to be so."""
-    records = []
-    for path in sorted((folder / "results").glob("run_*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = {"status": "damaged", "error": f"{path.name} is not JSON"}
-        records.append(record | {"file": path.name})
-    return records

@@ -33,13 +33,13 @@ def is_share(statistic: str) -> bool:
 
 
 def number(value: float | None, statistic: str = "") -> str:
-    """A number as a person reads it: `52.3 %` for a share, three digits for the rest, a dash for none."""
+    """A number as a person reads it: `52.3 %` for a share, `0.97` for the rest, a dash for none."""
     if value is None or math.isnan(value):
         return "–"
     if is_share(statistic):
         percent = 100 * value
-        return f"{percent:.1f} %" if abs(percent) >= 0.1 or percent == 0 else f"{percent:.2g} %"
-    return f"{value:.3g}"
+        return f"{percent:.1f} %" if abs(percent) >= 0.095 or percent == 0 else f"{percent:.1g} %"
+    return f"{value:.2f}" if value == 0 or 0.0995 <= abs(value) < 1000 else f"{value:.2g}"
 
 
 def interval(verdict: Verdict) -> str:
@@ -47,7 +47,10 @@ def interval(verdict: Verdict) -> str:
     text = number(verdict.estimate, verdict.statistic)
     if verdict.low is None or verdict.high is None:
         return text
-    low, high = (number(v, verdict.statistic).removesuffix(" %") for v in (verdict.low, verdict.high))
+    share = is_share(verdict.statistic)
+    low, high = (
+        f"{100 * end + 0.0:.1f}" if share else f"{end + 0.0:.2f}" for end in (verdict.low, verdict.high)
+    )
     return f"{text} [{low}, {high}]"
 
 

@@ -133,7 +133,7 @@ def verdicts() -> list[Verdict]:
         "layers": [1, 2, 3], "accuracy": [0.7, 0.95, 0.99], "control": [0.5, 0.52, 0.55], "unseen": {"operands": 0.9},
     }  # fmt: skip
     emerged = there | more | details
-    trend = {"claim": "strength grows with the training steps", "statistic": "trend per 100 steps"}
+    trend = {"claim": "strength grows with the training steps", "statistic": "growth of mass per 100 steps"}
     control = {"claim": f"shuffled answers: no classifier {HOSTILE}", "arm": "shuffled", "control": True}
     return [
         *(made("B1", operation, "supported", **base, **numbers) for operation in OPERATIONS),

@@ -108,7 +108,7 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
 
 /* series: {name, x, y, low, high, index, base}; one x value a point. */
 function lines({ series, from, to, top, bottom = 0, cut, band, name, xName, ticks, mark, format = percent, say }) {
-  const width = 320, height = 190, left = 36, right = 14, above = 8, below = 26;
+  const width = 320, height = 190, left = 40, right = 14, above = 8, below = 26;
   const X = (v) => left + (width - left - right) * (v - from) / ((to - from) || 1);
   const Y = (v) => height - below - (height - below - above) * (v - bottom) / ((top - bottom) || 1);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-roledescription": "line chart", "aria-label": `${name}. Left and right keys read the values.` });

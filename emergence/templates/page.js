@@ -177,7 +177,7 @@ function byLayer(v, names, cut, format, title) {
     return { name, index, x: depth, y: part.estimate, low: part.low, high: part.high };
   });
   const all = series.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]).filter((x) => x != null);
-  const top = format === percent ? nice(Math.max(0.12, ...all)) : 1, bottom = Math.min(0, format === percent ? Math.floor(10 * Math.min(0, ...all)) / 10 : 0);
+  const top = format === percent ? nice(Math.max(0.12, ...all)) : 1, low = Math.min(0, ...all), bottom = format === percent && low < 0 ? -nice(-low) : 0;
   return card(title, lines({ series, from: 0, to: 1, top, bottom, cut, band: [0.25, 0.75], name: title, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: v.layer == null ? null : (v.layer + 1) / LAYERS, format, say: (t) => say(t) }), legend(series));
 }
 function confusionTable(counts) {

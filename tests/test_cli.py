@@ -1,0 +1,351 @@
+"""The verbs say one clear line and end with the right code, whatever they are given."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import report_case as case
+
+from emergence import catalogue, cli, outcome, payload, records, report, results, running
+from emergence.errors import UsageError
+from emergence.store import Store
+
+CONFIG = """
+name: parity
+description: Is there a parity classifier?
+model: smollm2-135m-instruct
+training:
+  max_steps: 4
+  checkpoint_steps: [0, 4]
+  seeds: [0]
+  training_methods:
+    sft: {method: sft}
+parameters:
+  num_samples: 60
+  num_valid: 6
+  num_test: 12
+  operations: [add, subtract]
+  operands: {add: [2, 60], subtract: [2, 60]}
+  task_vocabulary:
+    add: [add, plus]
+    subtract: [subtract, minus]
+"""
+PREDICTIONS = """
+from emergence.predictions import Prediction
+
+VERSION = 1
+PREDICTIONS = (
+    Prediction("B1", "base model: nothing there", arm="base", style="symbolic", family="words",
+               band="intermediate", test="no classifier"),
+)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one experiment, and a store that is empty."""
+    folder = tmp_path / "hypotheses" / "parity"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "predictions.py").write_text(PREDICTIONS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a verb: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(list(arguments))
+        told = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code, out=told.out, err=told.err)
+
+    return run
+
+
+def _with_results(place: Path) -> Path:
+    folder = place / ".emergence" / "experiments" / "parity"
+    folder.mkdir(parents=True)
+    content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE) | {"description": "d"}
+    (folder / "verdicts.json").write_text(json.dumps(content))
+    study = case.study(1, n_layers=3, per_class=2)
+    (folder / "report.json").write_text(json.dumps(payload.build(study, {}, case.decode) | {"decoded": {}}))
+    return folder
+
+
+def _with_runs(folder: Path, *statuses: str) -> None:
+    for i, status in enumerate(statuses):
+        start, end = datetime(2026, 1, 1 + i), datetime(2026, 1, 1 + i, 0, 0, 5)
+        error = "it broke\nbadly" if status == "failed" else None
+        record = records.run_record("parity", status, start, end, {}, {"supported": 3}, {}, error)
+        path = folder / "results" / f"run_2026010{1 + i}_000000.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["list", "--frob"], "No such option: --frob"),
+        (["info"], "Missing argument 'name'"),
+        (["info", "party"], "unknown experiment 'party'; did you mean parity?; there are: parity"),
+        (["info", "\x1b[31mred"], "unknown experiment"),
+        (
+            ["info", "parity", "-p", "training.lora.rnk=8"],
+            "unknown parameter; did you mean training.lora.rank?",
+        ),
+        (["info", "parity", "-p", "rank"], "-p rank"),
+        (["run", "parity", "-p", "training.lora.rank=0"], "rank"),
+        (["run", "parity", "-c", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["run", "parity", "--steps", "ten"], "--steps ten"),
+        (["run", "parity", "--seeds", "0"], "--seeds 0"),
+        (["run", "parity", "--seeds", "many"], "Invalid value for '--seeds'"),
+        (["run", "parity", "--model", "nonsense"], "model 'nonsense' is neither"),
+        (["status", "parity"], "parity: no results yet"),
+        (["report", "parity"], "parity: no results yet"),
+        (["models", "--check", "nonsense"], "model 'nonsense' is neither"),
+        (["store", "remove", "0123"], "holds no 0123"),
+        (["list", "--experiments-dir", "nowhere"], "nowhere: no such folder"),
+    ],
+    ids=lambda value: " ".join(value).replace("\x1b", "ESC") if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_one_line_and_exit_2(
+    place: Path, said: Any, arguments: list[str], says: str
+) -> None:
+    told = said(*arguments)
+    assert told.code == 2
+    assert says in told.err
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("emergence: ")
+    assert "\x1b" not in told.err
+    assert not (place / ".emergence").exists(), "nothing may be made by a verb that failed"
+
+
+def test_outside_any_project_the_line_says_where_it_looked(
+    tmp_path: Path, monkeypatch: Any, said: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = said("list")
+    assert (told.code, "no folder 'hypotheses' here or above" in told.err) == (2, True)
+
+
+def test_list_and_info_say_what_the_config_says(place: Path, said: Any) -> None:
+    listed = said("list")
+    assert listed.code == 0
+    assert "parity  none yet  Is there a parity classifier?" in listed.out
+    told = json.loads(said("list", "--json").out)
+    assert told == [
+        {"name": "parity", "description": "Is there a parity classifier?",
+         "path": str(place / "hypotheses" / "parity"), "has_results": False}
+    ]  # fmt: skip
+    info = said("info", "parity", "-p", "training.lora.rank=8")
+    assert "lora, rank 8" in info.out
+    assert "B1  base model: nothing there" in info.out
+    as_json = json.loads(said("info", "parity", "--json", "-p", "training.max_steps=4").out)
+    assert as_json["config"]["arms"][0]["max_steps"] == 4
+    assert as_json["predictions"] == [{"id": "B1", "claim": "base model: nothing there", "arm": "base"}]
+
+
+def test_a_broken_config_does_not_hide_the_other_experiments(place: Path, said: Any) -> None:
+    other = place / "hypotheses" / "broken"
+    other.mkdir()
+    (other / "config.yaml").write_text("name: [")
+    told = said("list")
+    assert told.code == 0
+    assert "parity" in told.out
+    assert "cannot be used" in told.out
+
+
+def test_an_experiment_is_found_from_a_folder_below_and_by_path(
+    place: Path, monkeypatch: Any, said: Any
+) -> None:
+    monkeypatch.chdir(place / "hypotheses" / "parity")
+    assert said("info", "parity").code == 0
+    assert said("info", ".").code == 0
+    assert catalogue.root() == place / "hypotheses"
+
+
+def test_status_shows_the_latest_run_all_runs_and_json(place: Path, said: Any) -> None:
+    folder = _with_results(place)
+    _with_runs(folder, "failed", "success")
+    told = said("status", "parity")
+    assert told.code == 0
+    assert "run_20260102_000000.json  2026-01-02T00:00:00  success (5.0 s)" in told.out
+    assert "failed" not in told.out
+    assert "E2 ✗ falsified" in told.out
+    every = said("status", "parity", "--all")
+    assert "failed (5.0 s): it broke" in every.out
+    data = json.loads(said("status", "parity", "--all", "--json").out)
+    assert data["latest_result"]["status"] == "success"
+    assert [r["status"] for r in data["runs"]] == ["failed", "success"]
+    assert len(data["verdicts"]) == len(case.verdicts())
+    assert set(data["latest_result"]) >= {
+        "experiment_name", "status", "started_at", "finished_at", "duration_seconds", "run_results",
+        "eval_results", "config", "error",
+    }  # fmt: skip
+
+
+def test_status_json_without_results_says_so_in_json(place: Path, said: Any) -> None:
+    told = said("status", "parity", "--json")
+    assert told.code == 0
+    assert json.loads(told.out)["has_results"] is False
+
+
+def test_report_is_drawn_again_from_what_is_kept(place: Path, said: Any) -> None:
+    folder = _with_results(place)
+    told = said("report", "parity")
+    assert (told.code, told.out.strip()) == (0, str(Path(".emergence/experiments/parity/report.html")))
+    assert (folder / "report.html").read_text().count("</script>") == 2
+    assert said("report", "parity", "--out", str(place / "x.html")).code == 0
+    assert (place / "x.html").read_bytes() == (folder / "report.html").read_bytes()
+    (folder / "verdicts.json").write_text("{")
+    assert said("report", "parity").code == 3
+    assert report.PAGE == "report.html"
+
+
+@pytest.mark.parametrize(
+    ("pytest_code", "told", "code"),
+    [
+        (0, {"passed": 3}, 0),
+        (1, {"failed": ["a"], "passed": 2}, 1),
+        (1, {"errors": [{"kind": "BrokenExperiment", "message": "NaN"}], "failed": ["a"]}, 3),
+        (1, {"errors": [{"kind": "UsageError", "message": "overlap"}]}, 2),
+        (1, {"errors": [{"kind": "ZeroDivisionError", "message": "a bug"}]}, 3),
+        (2, {}, 130),
+        (2, {"errors": [{"kind": "UsageError", "message": "overlap"}]}, 2),
+        (3, {}, 3),
+        (4, {}, 2),
+        (5, {}, 2),
+        (0, {"skipped": ["the lens refuses it"]}, 2),
+        (0, {"skipped": ["one"], "passed": 1}, 0),
+        (-9, {}, 3),
+    ],
+)  # fmt: skip
+def test_exit_codes_tell_failed_usage_and_broken_apart(
+    pytest_code: int, told: dict[str, Any], code: int
+) -> None:
+    ended = running.ended(pytest_code, told)
+    assert ended.code == code
+    assert bool(ended.message) == (code != 0)
+
+
+def test_outcome_keeps_what_pytest_throws_away(tmp_path: Path) -> None:
+    (tmp_path / "test_all.py").write_text(
+        "import pytest\n"
+        "from emergence.errors import BrokenExperiment\n"
+        "@pytest.fixture\ndef wrapped():\n"
+        "    try:\n        raise BrokenExperiment('loss is NaN')\n"
+        "    except BrokenExperiment as e:\n        pytest.fail(str(e), pytrace=False)\n"
+        "def test_passes(): pass\n"
+        "def test_fails(): assert False\n"
+        "@pytest.mark.xfail\ndef test_expected(): assert False\n"
+        "def test_skips(): pytest.skip('no such model')\n"
+        "def test_breaks(wrapped): pass\n"
+        "def test_never_reached(): assert False\n"
+    )
+    path = tmp_path / "outcome.json"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "emergence.outcome",
+        "-p",
+        "no:cacheprovider",
+        "test_all.py",
+    ]
+    environment = os.environ | {outcome.VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True)
+    told = json.loads(path.read_text())
+    assert told["passed"] == 2  # an expected failure is as expected
+    assert told["failed"] == ["test_all.py::test_fails"]
+    assert told["skipped"] == ["no such model"]
+    assert told["errors"] == [{"kind": "BrokenExperiment", "message": "loss is NaN"}]
+
+
+def test_settled_config_obeys_options_over_parameters_over_the_file(place: Path) -> None:
+    one = catalogue.find("parity", catalogue.root(), place / "store")
+    other = place / "other.yaml"
+    other.write_text(CONFIG.replace("max_steps: 4", "max_steps: 8").replace("[0, 4]", "[0, 8]"))
+    experiment, claims = running.settle(one, other, ["training.batch_size=3"], "some/model", None, 2)
+    assert [claim.id for claim in claims] == ["B1"]
+    assert experiment.model == "some/model"
+    assert {(a.max_steps, a.batch_size, a.seeds) for a in experiment.arms} == {(8, 3, (0, 1))}
+    with pytest.raises(UsageError, match="no such file"):
+        running.settle(one, place / "nowhere", [], None, None, None)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[Path, str, str]:
+    """A store of two runs, readings nested in the first, a result that names the second; and their keys."""
+    store = Store(tmp_path / "st")
+
+    def write(folder: Path) -> None:
+        (folder / "x").write_text("x")
+
+    first = store.get_or_build("runs", {"n": 1}, write)
+    store.get_or_build("readings", {"n": 3}, write, parent=first)
+    second = store.get_or_build("runs", {"n": 2}, write)
+    (tmp_path / "st" / "experiments" / "parity").mkdir(parents=True)
+    (tmp_path / "st" / "experiments" / "parity" / "verdicts.json").write_text(
+        json.dumps({"runs": [second.key]})
+    )
+    return tmp_path / "st", first.key, second.key
+
+
+def test_store_lists_what_is_kept_and_what_rests_on_it(kept: tuple[Path, str, str], said: Any) -> None:
+    store, first, second = kept
+    told = said("store", "list", "--store", str(store))
+    rows = {line.split()[1]: line for line in told.out.splitlines()[1:]}
+    assert rows[second].rstrip().endswith("experiments/parity/verdicts.json")
+    assert rows[first].rstrip().endswith("–"), "readings nested in a run are no reason to keep it"
+    assert said("store", "list", "--store", str(store / "none")).out.strip().endswith("nothing is kept")
+
+
+def test_store_verify_finds_a_flipped_byte(kept: tuple[Path, str, str], said: Any) -> None:
+    store, first, _ = kept
+    assert said("store", "verify", "--store", str(store)).out == "3 entries, 0 damaged\n"
+    (store / "runs" / first / "x").write_text("y")
+    told = said("store", "verify", "--store", str(store))
+    assert told.code == 3
+    assert first in told.out
+    assert told.out.endswith("3 entries, 1 damaged\n")
+
+
+def test_store_removes_by_key_and_age_and_keeps_what_results_rest_on(
+    kept: tuple[Path, str, str], said: Any
+) -> None:
+    store, first, second = kept
+    at = ["--store", str(store)]
+    assert said("store", "remove", *at).code == 2
+    assert "used by experiments/parity" in said("store", "remove", second, "--yes", *at).err
+    assert "nothing of that age" in said("store", "remove", "--older-than", "9", "--yes", *at).err
+    assert "is none of complete" in said("store", "remove", "--state", "odd", *at).err
+    assert said("store", "remove", first, "--yes", *at).code == 0
+    assert [item.key for item in Store(store).entries()] == [second]
+    assert said("store", "remove", second, "--force", "--yes", *at).code == 0
+    assert Store(store).entries() == []
+
+
+def test_store_remove_asks_and_a_no_removes_nothing(
+    kept: tuple[Path, str, str], said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, first, _ = kept
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    told = said("store", "remove", first, "--store", str(store))
+    assert told.code == 130
+    assert "Remove 1 of them for good?" in told.out + told.err
+    assert len(Store(store).entries()) == 3
