@@ -135,8 +135,10 @@ def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token:
         mx.eval(state, adam.state)
         if float(value) < CERTAIN:
             break
-    return state["direction"] / mx.linalg.norm(state["direction"])
+    found: mx.array = state["direction"]
+    return found / mx.linalg.norm(found)
 
 
 def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:
-    return np.exp(lens.read(prompts, token_sets=sets, top_k=1).log_mass[:, :, 0])
+    mass: np.ndarray = np.exp(lens.read(prompts, token_sets=sets, top_k=1).log_mass[:, :, 0])
+    return mass

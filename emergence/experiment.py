@@ -19,9 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
-from . import blas, config, controls, findings, models, reader, report, tasks, tokens, training, verdicts
+from . import (
+    blas,
+    checkpoints,
+    config,
+    controls,
+    findings,
+    models,
+    reader,
+    report,
+    tasks,
+    tokens,
+    training,
+    verdicts,
+)
 from .lens import LogitLens
 from .progress import SILENT, Progress
 from .readings import Prompt, Readings, Study
@@ -295,7 +307,7 @@ def environment() -> dict[str, Any]:
 def _size(model: Any, arm: config.Arm) -> int:
     """Bytes of an arm's checkpoints, and of the record that an interrupted run goes on from."""
     with models.lora(model, arm.fine_tune_type, arm.lora):
-        trained = sum(p.nbytes for _, p in tree_flatten(model.trainable_parameters()))
+        trained = sum(p.nbytes for p in checkpoints.flat(model.trainable_parameters()).values())
     return trained * (len(arm.checkpoint_steps) + 4)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ VERDICT = "verdict"
 _REPORT = pytest.StashKey[dict[str, Any]]()
 
 
-class Inconclusive(pytest.skip.Exception):  # type: ignore[misc]
+class Inconclusive(pytest.skip.Exception):  # type: ignore[misc, name-defined]
     """The evidence decides nothing: an outcome of its own, `?`, neither a pass nor a failure."""
 
 
@@ -79,8 +79,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = Path(item.path).parent
         with _usage():
             known = _known(config, folder)
-        operation = item.callspec.params["operation"]
-        if reason := known.get((mark.args[0], operation)):
+        operation = str(item.callspec.params["operation"])
+        if reason := known.get((str(mark.args[0]), operation)):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
 
 
@@ -242,11 +242,13 @@ def verdict(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell an inconclusive verdict from a skip."""
     report = yield
     if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
-        report.inconclusive = True
+        report.inconclusive = True  # type: ignore[attr-defined]
     return report
 
 

@@ -67,7 +67,7 @@ class Readings:
     @property
     def n_layers(self) -> int:
         """Blocks of the model; the last one is the output layer."""
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
 
 @dataclass(frozen=True)
