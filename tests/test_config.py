@@ -1,6 +1,7 @@
 """A config means what a person meant: defaults, inheritance, lazarus files, overrides, the page about it."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_the_shipped_config_is_read_without_a_problem():
     splits = tasks.generate(experiment.task, [t.problem for t in experiment.test_prompts])
     assert len(splits.test) == 180
     assert not {t.problem.key for t in experiment.test_prompts} & {p.key for p in splits.train + splits.test}
+
+
+def test_always_giving_the_commonest_first_digit_is_no_success_with_the_shipped_operands():
+    problems = tasks.generate(config.load(OURS).task).train
+    for operation in config.load(OURS).task.operations:
+        digits = Counter(str(p.answer)[0] for p in problems if p.operation == operation)
+        assert max(digits.values()) / digits.total() < 0.3
 
 
 def test_what_a_config_leaves_open_is_filled_in():
