@@ -13,42 +13,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from emergence.errors import BrokenExperiment, UsageError
+from emergence.files import digest
 from emergence.folders import first_line, read_json
+from emergence.targets import LAYERS, LoRA, block_paths, outside_blocks, settings_of
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
-_LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
-_EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
 _STATE = {"_no_grad", "_training"}  # what a module keeps beside its arrays
 _MISFITS = (KeyError, TypeError, ValueError, AttributeError)
-_LAYERS = (LoRALinear, DoRALinear, LoRASwitchLinear)
-
-
-@runtime_checkable
-class LoRA(Protocol):
-    """What `config.LoRA` says: which layers are adapted, and how strongly (scale = alpha / rank)."""
-
-    @property
-    def rank(self) -> int: ...  # noqa: D102
-    @property
-    def scale(self) -> float: ...  # noqa: D102
-    @property
-    def dropout(self) -> float: ...  # noqa: D102
-    @property
-    def targets(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def num_layers(self) -> int: ...  # noqa: D102
 
 
 @contextmanager
@@ -60,7 +42,7 @@ def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -
     exception, modules, arrays and frozen states are those from before. Raises UsageError for a target that
     names no linear layer of a block.
     """
-    settings = _settings(model, fine_tune_type, lora)
+    settings = settings_of(model, fine_tune_type, lora)
     with _restored(model):
         model.base_hash = base_hash(model)
         try:
@@ -111,12 +93,12 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
     model.eval()
     _fold(model)
     mx.eval(model.parameters())
-    model.base_hash = hashlib.sha256(f"{base} {file_hash(checkpoint / WEIGHTS)}".encode()).hexdigest()
+    model.base_hash = hashlib.sha256(f"{base} {digest(checkpoint / WEIGHTS)}".encode()).hexdigest()
 
 
 def adapter_config(model: Any, fine_tune_type: str, lora: LoRA, step: int) -> dict[str, Any]:
     """What `adapter_config.json` says: mlx-lm's keys, plus the step and the hash of the base model."""
-    return {**_settings(model, fine_tune_type, lora), "step": step, "base_hash": base_hash(model)}
+    return {**settings_of(model, fine_tune_type, lora), "step": step, "base_hash": base_hash(model)}
 
 
 def save_adapters(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
@@ -129,7 +111,7 @@ def save_adapters(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
 
 def fingerprint(model: Any) -> str:
     """SHA-256 (hex) of all outside the blocks: embedding, final norm, head. The lens: it must not move."""
-    inside = tuple(f"{path}." for path in _block_paths(model))
+    inside = tuple(f"{path}." for path in block_paths(model))
     return _hash((name, p) for name, p in parameters(model) if not name.startswith(inside))
 
 
@@ -137,12 +119,6 @@ def base_hash(model: Any) -> str:
     """Hash of the base model: of its files where `models.load` loaded it, of its parameters otherwise."""
     known = getattr(model, "base_hash", None)
     return known if isinstance(known, str) else _hash(parameters(model))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parameters(model: Any) -> list[tuple[str, mx.array]]:
@@ -158,65 +134,6 @@ def _hash(named: Iterable[tuple[str, mx.array]]) -> str:
     return whole.hexdigest()
 
 
-def _settings(model: Any, fine_tune_type: str, lora: LoRA) -> dict[str, Any]:
-    """The settings as mlx-lm reads them, with `targets` resolved to paths within a block."""
-    if fine_tune_type not in ("lora", "dora", "full"):
-        raise UsageError(f"fine_tune_type {fine_tune_type!r} is none of lora, dora, full")
-    settings: dict[str, Any] = {"fine_tune_type": fine_tune_type, "num_layers": lora.num_layers}
-    if fine_tune_type == "full":
-        if any(isinstance(m, nn.QuantizedLinear) for block in model.layers for m in block.modules()):
-            raise UsageError(
-                "fine_tune_type full cannot train quantised weights; use lora, or an unquantised model"
-            )
-        return settings
-    keys = _keys(model, lora.targets)
-    return {
-        **settings,
-        "lora_parameters": {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout, "keys": keys},
-    }
-
-
-def _keys(model: Any, targets: tuple[str, ...]) -> list[str]:
-    """Paths within a block of the linear layers that the targets name; each target must name one."""
-    paths = {path for block in model.layers for path in _linear_paths(block)}
-    outside = _outside(model)
-    problems, keys = [], set()
-    for target in targets:
-        found = {path for path in paths if path == target or path.endswith(f".{target}")}
-        if not found and any(path == target or path.endswith(f".{target}") for path in outside):
-            problems.append(f"{target} is outside the blocks; to train it would move the lens")
-        elif not found:
-            problems.append(f"no block has a linear layer {target}")
-        keys |= found
-    if problems or not keys:
-        names = sorted({path.rsplit(".", 1)[-1] for path in paths})
-        raise UsageError(f"lora.targets: {'; '.join(problems) or 'empty'}; choose from {', '.join(names)}")
-    return sorted(keys)
-
-
-def _linear_paths(block: Any) -> set[str]:
-    """Paths of a block's linear layers; one that is adapted already counts under its own name."""
-    adapted = {path for path, m in block.named_modules() if isinstance(m, _LAYERS)}
-    linear = {path for path, m in block.named_modules() if isinstance(m, _LINEAR)}
-    return adapted | {path for path in linear if path.rpartition(".")[0] not in adapted}
-
-
-def _block_paths(model: Any) -> list[str]:
-    """Paths of the blocks in the model's tree, wherever the family keeps them."""
-    blocks = {id(block) for block in model.layers}
-    return [path for path, module in model.named_modules() if id(module) in blocks]
-
-
-def _outside(model: Any) -> set[str]:
-    """Paths of embeddings and linear layers that lie outside the blocks."""
-    inside = tuple(f"{path}." for path in _block_paths(model))
-    return {
-        path
-        for path, m in model.named_modules()
-        if isinstance(m, (*_LINEAR, *_EMBEDDING)) and not path.startswith(inside)
-    }
-
-
 def _insert(model: Any, settings: Mapping[str, Any]) -> None:
     """Freeze the model, then let the blocks train: their own weights ("full") or new layers beside them."""
     model.freeze()
@@ -226,18 +143,18 @@ def _insert(model: Any, settings: Mapping[str, Any]) -> None:
             block.unfreeze()
         return
     layers = settings["lora_parameters"]
-    if moved := sorted(set(layers.get("keys") or ()) & _outside(model)):
+    if moved := sorted(set(layers.get("keys") or ()) & outside_blocks(model)):
         raise BrokenExperiment(
             f"the adapter changes {', '.join(moved)}, outside the blocks: it moves the lens"
         )
     linear_to_lora_layers(model, count, layers, use_dora=kind == "dora")
-    if not any(isinstance(m, _LAYERS) for m in model.modules()):
+    if not any(isinstance(m, LAYERS) for m in model.modules()):
         raise BrokenExperiment(f"no layer of this model is named by {layers.get('keys')}")
 
 
 def _draw(model: Any, seed: int) -> None:
     """First factors from this seed alone: uniform within ±1/sqrt(inputs), as mlx-lm draws them."""
-    layers = sorted((path, m) for path, m in model.named_modules() if isinstance(m, _LAYERS))
+    layers = sorted((path, m) for path, m in model.named_modules() if isinstance(m, LAYERS))
     for key, (_, layer) in zip(mx.random.split(mx.random.key(seed), len(layers)), layers, strict=True):
         inputs = layer.lora_a.shape[-1 if isinstance(layer, LoRASwitchLinear) else 0]
         layer.lora_a = mx.random.uniform(-(inputs**-0.5), inputs**-0.5, layer.lora_a.shape, key=key)
@@ -248,7 +165,7 @@ def _trained(model: Any, settings: Mapping[str, Any]) -> dict[str, mx.array]:
     if settings.get("fine_tune_type") == "full":
         return cast(dict[str, mx.array], dict(tree_flatten(model.trainable_parameters())))
     factors = {"lora_a", "lora_b", "m"}
-    layers = [(path, m) for path, m in model.named_modules() if isinstance(m, _LAYERS)]
+    layers = [(path, m) for path, m in model.named_modules() if isinstance(m, LAYERS)]
     return {f"{path}.{name}": m[name] for path, m in layers for name in factors & m.keys()}
 
 

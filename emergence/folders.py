@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emergence.errors import BrokenExperiment, NotMeasurable
+from emergence.files import digest
 
 WEIGHTS = "model*.safetensors"
 TOKENIZER = ("tokenizer.model", "tiktoken.model", "*.tiktoken", "vocab.txt", "merges.txt", "*.jinja")
@@ -76,8 +77,7 @@ def content_hash(folder: Path) -> str:
 @lru_cache(maxsize=256)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     """Hash of one file, once per process unless size or time changed."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest(path)
     # The hub's cache names large files by their SHA-256: a damaged download shows here.
     if path.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", path.name) and path.name != found:
         raise BrokenExperiment(f"{path} is damaged (SHA-256 {found[:16]}…); delete it and download again")

