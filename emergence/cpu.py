@@ -8,7 +8,7 @@ MLX's memory without a copy. Measured gains and what was dropped: docs/performan
 
 NumPy needs values, so SwiGLU by NumPy ends MLX's laziness: what it depends on is computed at once. Inside
 `lazily()` it is a rational function in MLX's own lazy operations instead: for graphs of which a part is
-thrown away, and for training, where MLX would walk the whole recorded graph again for every value it is asked.
+thrown away, and for training, where MLX would walk the whole recorded graph again for every value.
 """
 
 from __future__ import annotations
