@@ -62,6 +62,7 @@ def train(
     valid: Sequence[Row],
     workdir: Path,
     progress: Progress = SILENT,
+    lens: LogitLens | None = None,
 ) -> dict[str, Any]:
     """Train one run to its last checkpoint, going on from what an earlier call left in `workdir`.
 
@@ -76,6 +77,8 @@ def train(
         Learned from; scored at each checkpoint, never learned from. Train and valid share no problem.
     workdir
         Nobody else writes there meanwhile; unfinished files of a killed call are removed first.
+    lens
+        Of this model, if there is one already: it need not be proven again.
 
     Returns
     -------
@@ -110,14 +113,14 @@ def train(
         seed,
         Batches(learned_from, arm.batch_size, seed),
         in_length_order(valid, _SCORED_AT_ONCE),
-        Objective(LogitLens(model), classifier),
+        Objective(lens or LogitLens(model), classifier),
         workdir,
         identity,
         models.adapter_config(model, arm.fine_tune_type, arm.lora, 0),
         math.log(base.shape[-1]),
     )
     start = _number(seed, _ADAPTERS)
-    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start), cpu.fast(model):
+    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start):
         if not np.array_equal(base, _logits(model, valid)):
             raise BrokenExperiment(
                 f"{arm.name}: {arm.fine_tune_type} layers change the model before any training"
@@ -301,7 +304,10 @@ class _Run:
         state, arm = self.state, self.arm
         state.files |= checkpoints.write_checkpoint(self.workdir, state.step, self.model, self.adapter_config)
         self.model.eval()
-        score = objectives.score(lambda batch: self.objective.read(self.model, batch)[0], self.valid)
+        # Not so for updates: what is computed while MLX traces a gradient is walked through again at
+        # every block, which costs more than the faster exponential saves.
+        with cpu.fast(self.model):
+            score = objectives.score(lambda batch: self.objective.read(self.model, batch)[0], self.valid)
         if not math.isfinite(score.loss):
             raise BrokenExperiment(
                 f"{arm.name} seed {self.seed}: validation loss {score.loss} at step {state.step}"
