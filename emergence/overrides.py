@@ -31,18 +31,20 @@ def apply(document: Document, given: Mapping[str, object], as_text: Callable[[Pa
     Raises `UsageError` for every name that no config has, with the nearest one.
     """
     wrong, notices = [], []
-    for name, value in given.items():
+    # What is said of one arm comes after what is said of all.
+    for name, value in sorted(given.items(), key=lambda item: "training_methods" in item[0]):
         path, known = _path(name), fields.names(document.data)
         place = f"-p {printable(name)}"
         if path not in known:
             wrong.append(f"{place}: unknown parameter{fields.nearest(name, known)}")
             continue
         try:
-            _put(document, path, _value(place, value, path, as_text), place)
+            read = _value(place, value, path, as_text)
         except yaml_strict.Refused as error:
             wrong.append(str(error))
             continue
-        notices += _shadowed(document, path)
+        _put(document, path, read, place)
+        notices += _everywhere(document, path, read)
     if wrong:
         raise UsageError("\n".join(wrong))
     return notices
@@ -79,18 +81,29 @@ def _put(document: Document, path: Path, value: object, place: str) -> None:
     document.overridden[path] = place
 
 
-def _shadowed(document: Document, path: Path) -> list[str]:
-    """An arm's own setting beats that of `training`, also an overridden one: say so."""
-    if len(path) < 2 or path[0] != "training" or path[1] == "training_methods":
-        return []
-    methods = document.data["training"].get("training_methods")
+def _everywhere(document: Document, path: Path, value: object) -> list[str]:
+    """What is overridden for all arms counts for each: settings further in, in the file, give way."""
+    training = document.data.get("training")
+    inside = _further_in(path, training)
+    if isinstance(value, dict):
+        return [n for key in value if inside for n in _everywhere(document, (*path, str(key)), value[key])]
     notices = []
-    for name, arm in methods.items() if isinstance(methods, dict) else ():
-        own: Any = arm
-        for part in path[1:]:
-            own = own.get(part) if isinstance(own, dict) else None
-        if own is not None:
-            notices.append(
-                f"-p {dotted(path)}: the arm {printable(name)} has its own {dotted(path[1:])}, which counts"
-            )
+    for place, section in inside:
+        for part in path[1:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and path[-1] in section:
+            own = printable(str(section.pop(path[-1])))
+            notices.append(f"-p {dotted(path)}: in {place}, too, instead of its own {own}")
     return notices
+
+
+def _further_in(path: Path, training: Any) -> list[tuple[str, Any]]:
+    """The sections whose settings would otherwise beat the one at `path`, by what they are called."""
+    if not isinstance(training, dict) or len(path) < 2 or path[1] == "training_methods":
+        return []
+    methods = training.get("training_methods")
+    arms = methods.items() if isinstance(methods, dict) else ()
+    named = [(f"the arm {printable(name)}", arm) for name, arm in arms]
+    if path[:2] == ("parameters", "lora"):
+        return [("training", training), *named]
+    return named if path[0] == "training" else []

@@ -44,7 +44,8 @@ glyphs that mean something to YAML, such as `"*"` and `"-"`, need them. A file h
 UTF-8.
 
 **One field at a time**: `-p training.lora.rank=8` beats the file, `-p training.seeds=[0,1]` takes a list.
-An arm's own setting beats that of `training`, also an overridden one; a notice says so.
+What is overridden in `training` counts for every arm, also one with a setting of its own in the file;
+`-p training.training_methods.sft.lora.rank=8` is for one arm.
 
 **Classes** are the operations {", ".join(f"`{op}`" for op in tasks.OPERATIONS)}. Understood as well:
 {", ".join(f"`{n}`" for n in layout.CLASS_NAMES)}.

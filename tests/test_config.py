@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from configs import BASE, classified, edited, refused, sft
+from configs import BASE, classified, edited, refused
 
 from emergence import config, reference, tasks
 from emergence.errors import UsageError
@@ -52,10 +52,8 @@ def test_what_a_config_leaves_open_is_filled_in():
 
 
 def test_the_innermost_lora_setting_counts_field_by_field():
-    text = (
-        edited("sft: {method: sft}", "sft: {method: sft, lora: {rank: 4}}") + "  lora: {rank: 64, alpha: 8}\n"
-    )
-    arms = config.parse(text, {"training.lora.rank": 32})
+    text = edited("{method: sft}", "{lora: {rank: 4}}") + "  lora: {rank: 64, alpha: 8}\n"
+    arms = config.parse(text.replace("training:\n", "training:\n  lora: {rank: 32}\n"))
     assert (arms.arm("sft").lora.rank, arms.arm("sft").lora.alpha) == (4, 8.0)
     assert (arms.arm("shuffled").lora.rank, arms.arm("shuffled").lora.alpha) == (32, 8.0)
 
@@ -316,10 +314,23 @@ def test_a_wrong_override_is_told_by_its_name(name, value, said):
     assert all(line.isprintable() for line in str(error.value).split("\n"))
 
 
-def test_an_override_that_an_arm_does_not_follow_is_noticed():
-    experiment = config.parse(sft("batch_size: 4"), {"training.batch_size": 8})
-    assert [a.batch_size for a in experiment.arms] == [4, 8, 8]
-    assert "-p training.batch_size: the arm sft has its own batch_size, which counts" in experiment.notices
+def test_an_override_for_all_arms_beats_what_an_arm_says_in_the_file():
+    text = edited("{method: sft}", "{batch_size: 4, lora: {rank: 2, alpha: 3}}")
+    experiment = config.parse(text, {"training.batch_size": 8, "training.lora.rank": "8"})
+    assert [(a.batch_size, a.lora.rank) for a in experiment.arms] == [(8, 8)] * 3
+    assert experiment.arm("sft").lora.alpha == 3.0
+    assert "-p training.batch_size: in the arm sft, too, instead of its own 4" in experiment.notices
+    for name in ("training.lora", "parameters.lora"):
+        section = config.parse(text, {name: "{rank: 8}"}).arm("sft").lora
+        assert (section.rank, section.alpha) == (8, 3.0)
+    section = config.parse(text + "lora: {rank: 5}\n", {"parameters.lora.rank": "8"}).arm("sft").lora
+    assert (section.rank, section.alpha) == (8, 3.0)
+
+
+def test_an_override_for_one_arm_beats_one_for_all():
+    one, all_arms = "training.training_methods.sft.lora.rank", "training.lora.rank"
+    for given in ({one: 2, all_arms: 8}, {all_arms: 8, one: 2}):
+        assert [a.lora.rank for a in config.parse(BASE, given).arms] == [2, 8, 8]
 
 
 def test_an_override_is_written_as_name_and_value():
