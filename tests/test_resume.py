@@ -29,7 +29,7 @@ ARM = arm(lora=LoRA(rank=4, alpha=8.0, dropout=0.1), checkpoint_steps=(0, 3, 12)
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-    folder = tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+    folder = tiny.write_model(tmp_path_factory.mktemp("tiny") / "model", n_layers=2)
     model, tokenizer = mlx_lm.load(str(folder))
     rows, valid = (tokens.rows(tokenizer, problems(n, s), ("symbolic",)) for n, s in ((20, 0), (4, 1)))
     return folder, model, tokenizer, rows, valid
@@ -75,7 +75,7 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.mark.parametrize("at", [1, 3, 4, 5, 9, 13])
+@pytest.mark.parametrize("at", [1, 4, 5, 13])
 def test_a_run_that_crashed_anywhere_ends_as_if_it_had_not(setting, whole, tmp_path, at):
     with pytest.raises(Crash):
         go(setting, tmp_path, Stop(at, crash))
