@@ -43,7 +43,7 @@ from .verdicts import Prediction, Verdict
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 
-_READING = ("adapters", "cpu", "lens", "lens_reading", "reader", "readout", "stream")
+_READING = ("adapters", "targets", "midpoint", "cpu", "lens", "lens_reading", "reader", "readout", "stream")
 _TRAINING = (
     "adapters",
     "batches",
