@@ -169,6 +169,27 @@ def test_what_such_a_builder_wrote_is_safe_from_power_cuts_once_it_is_sealed(dis
         assert_recovers(root)
 
 
+def test_a_build_killed_between_seal_and_rename_is_only_renamed_unless_it_was_damaged(disk) -> None:
+    def work(root: Path) -> None:
+        Store(root).get_or_build("runs", SPEC, build)
+
+    names = operations(disk / "count", work)
+    renamed = len(names) - names[::-1].index("rename")
+    for root in (disk / "sound", disk / "damaged"):
+        root.mkdir()
+        assert faults.killed_at(root, renamed, lambda root=root: work(root))
+        assert [i.state for i in Store(root).entries()] == ["partial"]
+    store = Store(disk / "sound")
+    assert store.get_or_build("runs", SPEC, lambda w: pytest.fail("built although sealed")).info == {
+        "files": 4
+    }
+    faults.flip(next((disk / "damaged").glob("runs/*.partial/log")), 0, 0)
+    store = Store(disk / "damaged")
+    store.get_or_build("runs", SPEC, build)
+    assert "log is not what was sealed" in store.notices[0]
+    assert_recovers(disk / "damaged", damaged=True)
+
+
 def test_negative_control_a_store_without_fsync_does_not_survive_a_power_cut(disk, monkeypatch) -> None:
     monkeypatch.setattr(store_module.files, "sync", lambda path: None)
     monkeypatch.setattr(store_module.files, "sync_tree", lambda path: None)
