@@ -8,6 +8,7 @@ one of a single part (mamba).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +18,8 @@ import numpy as np
 from . import stream
 from .stream import Call, Trunk, blocks, observed, stream_of
 
+Called = tuple[str, Any, Any]
+"""A part's name, the first array it was given, and what it returned."""
 _PARALLEL = {"float32": 1e-3}
 """Largest sine of the angle between what is added and what a part returned, by dtype of the stream; 3e-2 in
 half precision, where adding rounds."""
@@ -26,35 +29,34 @@ def find(trunk: Trunk) -> dict[int, str]:
     """By index in `model.layers`, the path of the part that is given the midpoint, if there is one."""
     if trunk.whole or trunk.unrolled:
         return {}
-    found = {}
+    own = blocks(trunk.model)
+    calls: list[list[Called]] = [[] for _ in own]
+    parts = [
+        (part, partial(_note, calls[i], name)) for i, block in enumerate(own) for name, part in _parts(block)
+    ]
     tokens = mx.array(np.random.default_rng(1).integers(0, trunk.vocab, (1, 4)))
-    for index, block in enumerate(blocks(trunk.model)):
-        calls: list[tuple[str, mx.array | None, Any]] = []
-        with observed([(part, _note(name, calls)) for name, part in _parts(block)]), trunk.observe() as seen:
-            trunk.model(tokens)
-        before = seen.before if index == 0 else stream_of(seen.states[index - 1])
-        if before is not None and (path := _midpoint(calls, before, stream_of(seen.states[index]))):
-            found[index] = path
-    return found
+    with observed(parts), trunk.observe() as seen:
+        trunk.model(tokens)
+    befores = [seen.before, *map(stream_of, seen.states)]
+    mx.eval(seen.states, [stream.arrays((u, out)) for of_block in calls for _, u, out in of_block])
+    found = {i: _midpoint(calls[i], befores[i], stream_of(seen.states[i])) for i in range(len(own))}
+    return {i: path for i, path in found.items() if path}
 
 
 def _parts(block: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, part) for name, part in block.named_modules() if name]  # type: ignore[no-untyped-call]
 
 
-def _note(name: str, calls: list[tuple[str, mx.array | None, Any]]) -> stream.Hook:
-    def hook(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = stream.handles(stream.first_array(args, kwargs))
-        place = len(calls)
-        calls.append((name, given, None))
-        returned = call(*args, **kwargs)
-        calls[place] = (name, given, stream.handles(returned))
-        return returned
-
-    return hook
+def _note(calls: list[Called], name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    given = stream.handles(stream.first_array(args, kwargs))
+    place = len(calls)
+    calls.append((name, given, None))
+    returned = call(*args, **kwargs)
+    calls[place] = (name, given, stream.handles(returned))
+    return returned
 
 
-def _midpoint(calls: list[tuple[str, mx.array | None, Any]], before: mx.array, after: mx.array) -> str | None:
+def _midpoint(calls: list[Called], before: mx.array, after: mx.array) -> str | None:
     start, end = _flat(before), _flat(after)
     seen = [(name, _flat(u), _flat(stream_of(out))) for name, u, out in calls]
     sine = _PARALLEL.get(str(after.dtype).removeprefix("mlx.core."), 3e-2)

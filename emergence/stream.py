@@ -15,6 +15,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 import mlx.core as mx
@@ -45,10 +47,8 @@ def observed(hooks: Sequence[tuple[nn.Module, Hook]]) -> Iterator[None]:
 
 
 def _through(cls: type, hook: Hook) -> type:
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return hook(lambda *a, **k: cls.__call__(self, *a, **k), args, kwargs)
-
-    return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
+    called = {"__call__": lambda self, *args, **kwargs: hook(partial(cls.__call__, self), args, kwargs)}
+    return type(cls.__name__, (cls,), called | {"__module__": cls.__module__})
 
 
 def model_type(model: nn.Module) -> str:
@@ -120,53 +120,45 @@ class Trunk:
         `middles`: by block, the part whose input is held too (see `midpoint.find`).
         """
         seen = Seen([], None, {})
-
-        def begin(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            seen.reset()
-            return call(*args, **kwargs)
-
-        def site(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if self.n_layers and len(seen.states) == self.n_layers:
-                seen.reset()
-            stream = handles(first_array(args, kwargs))
-            if seen.before is None:
-                seen.before = stream
-            elif self.unrolled:
-                seen.states.append(stream)
-            state = call(*args, **kwargs)
-            if not self.unrolled:
-                seen.states.append(handles(state))
-            return state
-
-        def middle(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            seen.middles.setdefault(len(seen.states), handles(first_array(args, kwargs)))
-            return call(*args, **kwargs)
-
-        hooks = [*((m, site) for m in self._sites()), (self.model, begin)]
+        hooks: list[tuple[nn.Module, Hook]] = [(m, partial(self._see, seen)) for m in self._sites()]
+        hooks.append((self.model, partial(_begin, seen)))
         if middles:
             own = blocks(self.model)
-            hooks += [(_at(own[i], path), middle) for i, path in middles.items()]
+            hooks += [(_at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
         with observed(hooks):
             yield seen
 
+    def _see(self, seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.n_layers and len(seen.states) == self.n_layers:
+            seen.reset()
+        stream = handles(first_array(args, kwargs))
+        if seen.before is None:
+            seen.before = stream
+        elif self.unrolled:
+            seen.states.append(stream)
+        state = call(*args, **kwargs)
+        if not self.unrolled:
+            seen.states.append(handles(state))
+        return state
+
     def finish(self, state: Any) -> mx.array:
         """Logits `[row, 1, vocab]` of the tail on a stream `[row, 1, hidden]`, or on a whole state."""
-        calls = 0
-        last = self.n_layers + (1 if self.unrolled else 0)
-
-        def site(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == last and self.unrolled:
-                return call(handles(state), *args[1:], **kwargs)
-            own = call(*args, **kwargs)
-            if calls < last:
-                return own
-            return handles(state) if self.whole else _with_stream(own, handles(state))
-
-        with observed([(m, site) for m in self._sites()]):
+        swap = partial(self._swap, state, count(1))
+        with observed([(m, swap) for m in self._sites()]):
             logits: mx.array = self.model(_tokens(self._rows(state), 1))
         return logits
+
+    def _swap(
+        self, state: Any, calls: Iterator[int], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Lets all blocks run but for what the last one ends in."""
+        place = next(calls)
+        if self.unrolled and place > self.n_layers:
+            return call(handles(state), *args[1:], **kwargs)
+        own = call(*args, **kwargs)
+        if self.unrolled or place < self.n_layers:
+            return own
+        return handles(state) if self.whole else _with_stream(own, handles(state))
 
     def pick(self, state: Any, index: mx.array) -> Any:
         """What `finish` takes, out of a state of a pass, at flat indices `batch * length + position`."""
@@ -201,6 +193,16 @@ class Trunk:
             return blocks(self.model)
         part, final = self.unrolled
         return [*(_at(block, part) for block in blocks(self.model)), _at(self.model, final)]
+
+
+def _begin(seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    seen.reset()
+    return call(*args, **kwargs)
+
+
+def _see_middle(seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    seen.middles.setdefault(len(seen.states), handles(first_array(args, kwargs)))
+    return call(*args, **kwargs)
 
 
 def stream_of(state: Any) -> Any:
@@ -238,15 +240,7 @@ def _find_unrolled(model: nn.Module) -> tuple[str, str]:
     calls: list[str] = []
     named = dict(model.named_modules())  # type: ignore[no-untyped-call]
     names = {id(m): n for n, m in named.items()}
-
-    def hook(name: str) -> Hook:
-        def note(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            calls.append(name)
-            return call(*args, **kwargs)
-
-        return note
-
-    with observed([(m, hook(n)) for n, m in named.items()]):
+    with observed([(m, partial(_note, calls, n)) for n, m in named.items()]):
         model(_tokens(1, 2))
     own = [names[id(b)] + "." for b in blocks(model) if id(b) in names]
     inside = [i for i, name in enumerate(calls) if any(name.startswith(prefix) for prefix in own)]
@@ -256,6 +250,11 @@ def _find_unrolled(model: nn.Module) -> tuple[str, str]:
         )
     first = next(calls[inside[0]].removeprefix(p) for p in own if calls[inside[0]].startswith(p))
     return first, calls[inside[-1] + 1]
+
+
+def _note(calls: list[str], name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    calls.append(name)
+    return call(*args, **kwargs)
 
 
 def _flatten(state: Any) -> tuple[list[mx.array], Callable[[list[mx.array]], Any]]:
@@ -269,18 +268,18 @@ def _flatten(state: Any) -> tuple[list[mx.array], Callable[[list[mx.array]], Any
     else:
         return [], lambda arrays: state
     flat = {key: _flatten(value) for key, value in parts}
+    return [a for found, _ in flat.values() for a in found], partial(_rebuild, state, flat)
 
-    def rebuild(arrays: list[mx.array]) -> Any:
-        rest, new = list(arrays), {}
-        for key, (found, back) in flat.items():
-            new[key], rest = back(rest[: len(found)]), rest[len(found) :]
-        if isinstance(state, (tuple, list)):
-            return type(state)(new.values())
-        changed = copy.copy(state)
-        vars(changed).update(new)
-        return changed
 
-    return [a for found, _ in flat.values() for a in found], rebuild
+def _rebuild(state: Any, flat: dict[Any, Any], arrays: list[mx.array]) -> Any:
+    rest, new = list(arrays), {}
+    for key, (found, back) in flat.items():
+        new[key], rest = back(rest[: len(found)]), rest[len(found) :]
+    if isinstance(state, (tuple, list)):
+        return type(state)(new.values())
+    changed = copy.copy(state)
+    vars(changed).update(new)
+    return changed
 
 
 def _axes(name: str, a: mx.array, b: mx.array) -> tuple[int, int]:

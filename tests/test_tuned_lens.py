@@ -27,7 +27,7 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def tuned(model: nn.Module) -> TunedLens:
-    return TunedLens.fit(LogitLens(model), TEXT, steps=60, learning_rate=3e-3, rows=64)
+    return TunedLens.fit(LogitLens(model), TEXT, steps=30, learning_rate=5e-3, rows=48)
 
 
 def test_it_is_nearer_the_output_at_every_layer_on_unseen_text(model: nn.Module, tuned: TunedLens) -> None:
