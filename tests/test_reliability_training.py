@@ -54,29 +54,29 @@ def test_two_hundred_kills_at_random_instants_of_a_training_change_nothing(run) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
-def test_fifty_kills_before_operations_on_the_disk_change_nothing(run, power) -> None:
-    assert run(3, operation_kills=[50, power])["kills"] >= 30
+def test_kills_and_power_cuts_before_operations_on_the_disk_change_nothing(run, power) -> None:
+    assert run(3, operation_kills=[30, power])["kills"] >= 15
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 15], ids=["Ctrl-C", "SIGTERM"])
-def test_thirty_signals_end_it_cleanly_with_what_was_reached_kept(run, number) -> None:
-    assert run(4, signals=[30, number])["runs"] == 30
+def test_signals_end_it_cleanly_with_what_was_reached_kept(run, number) -> None:
+    assert run(4, signals=[20, number])["runs"] == 20
 
 
 @pytest.mark.slow
-def test_forty_full_disks_are_one_line_each_and_lose_nothing(run) -> None:
-    assert run(5, full_disk=[40])["runs"] == 40
+def test_full_disks_are_one_line_each_and_lose_nothing(run) -> None:
+    assert run(5, full_disk=[24])["runs"] == 24
 
 
 @pytest.mark.slow
-def test_forty_bits_flipped_in_what_a_kill_left_are_never_gone_on_from(run) -> None:
-    assert run(6, flips=[40])["runs"] >= 40
+def test_bits_flipped_in_what_a_kill_left_are_never_gone_on_from(run) -> None:
+    assert run(6, flips=[24])["runs"] >= 24
 
 
 @pytest.mark.slow
-def test_ten_races_of_two_train_once_each(run, tmp_path) -> None:
-    for seed in range(10):
+def test_races_of_two_train_once_each(run, tmp_path) -> None:
+    for seed in range(5):
         for old in [*tmp_path.iterdir()]:
             subprocess.run(["rm", "-rf", str(old)], check=True)
         run(seed, race=[])
