@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -213,3 +215,17 @@ def test_a_compiled_function_may_hold_a_fast_activation() -> None:
     np.testing.assert_allclose(
         np.array(compiled(gate, x)), np.array(activations.swiglu(gate, x) + 1), rtol=1e-6
     )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
+def test_freed_memory_is_kept_and_not_faulted_in_again() -> None:
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            np.ones(1 << 20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    if not cpu.keep_memory():
+        pytest.skip("not glibc")
+    faults()
+    assert faults() < 2000  # 20 arrays of 8 MiB are 40960 pages
