@@ -268,6 +268,19 @@ def test_an_adapter_on_quantised_weights_is_applied_in_layers_without_rounding(t
         assert isinstance(model.layers[0].self_attn.q_proj.linear, nn.QuantizedLinear)
 
 
+def test_an_adapter_on_bfloat16_weights_is_not_lost_in_their_rounding(tmp_path: Path) -> None:
+    model, fine = tiny.model(), Settings(scale=1e-3)
+    model.set_dtype(mx.bfloat16)
+    with lora(model, "lora", fine, seed=0):
+        randomise(model)
+        layered = model(TOKENS)
+        mx.eval(layered)
+        save_adapters(model, tmp_path, adapter_config(model, "lora", fine, 1))
+    with adapted(model, tmp_path):
+        assert mx.array_equal(model(TOKENS), layered)
+        assert hasattr(model.layers[0].self_attn.q_proj, "lora_a")
+
+
 NAME = "model.layers.1.self_attn.v_proj.lora_b"
 
 
