@@ -21,7 +21,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import config, outcome, predictions, records, tasks
+from . import config, outcome, predictions, records
 from .catalogue import Listed
 from .errors import UsageError
 from .files import write_atomic
@@ -134,8 +134,7 @@ def _states(experiment: Experiment, store: Store) -> dict[tuple[str, int], str]:
     from . import models
 
     source = models.resolve(experiment.model, store)
-    shown = [p.problem for p in experiment.test_prompts]
-    splits = tasks.generate(experiment.task, exclude=shown)
+    splits = stages.split(experiment)
     kept = {item.key: item.state for item in store.entries() if item.kind == "runs"}
     words = {"complete": "cached", "partial": "interrupted, goes on"}
     states = {}
