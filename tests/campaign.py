@@ -14,7 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,10 @@ def content(folder: Path) -> dict[str, str]:
 
 def finished(root: Path) -> dict[str, str]:
     """Hashes of the checkpoints that are there, sealed or not yet."""
-    found = list(root.glob("runs/*/checkpoints/0*/*"))
-    return {"/".join(p.parts[-3:]): files.digest(p) for p in found}
+    while True:
+        found = list(root.glob("runs/*/checkpoints/0*/*"))
+        with suppress(FileNotFoundError):  # the run was renamed, being complete
+            return {"/".join(p.parts[-3:]): files.digest(p) for p in found}
 
 
 class Campaign:
