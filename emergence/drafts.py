@@ -106,6 +106,16 @@ def _step(p: Prediction, m: Masses) -> int:
     return 0 if p.arm == "base" else len(m.steps) - 1
 
 
+def _bounds(p: Prediction) -> dict[str, float]:
+    """What the lower end of each part must exceed. A control fails on any gain, however small."""
+    return {
+        "strength": p.threshold,
+        "apart": 0.0,
+        "elsewhere": 0.0,
+        "gain": 0.0 if p.control else p.threshold,
+    }
+
+
 def _blocked(p: Prediction, m: Masses) -> str:
     """Why no number could decide the claim."""
     if len(m.layer) == 0:
@@ -126,7 +136,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         return _empty(p, m, family, blocked)
     step = _step(p, m)
     e = evidence.measure(m, step, p.emerges)
-    holds = e.clear(e.chosen, p.threshold)
+    holds = e.clear(e.chosen, _bounds(p))
     refuted = e.absent(p.negligible)
     cell = e.chosen if holds else e.strongest
     pvalues, area = e.p()
@@ -193,7 +203,7 @@ def _kind(
         return "bias"
     if family in GLYPHS_OF:
         glyphs = evidence.measure(desk.masses(p, operation, GLYPHS_OF[family], runs), e.step, False)
-        if evidence.present(glyphs, p.threshold, p.alpha):
+        if evidence.present(glyphs, _bounds(p), p.alpha):
             return "copying"
     return "absent" if refuted else "unclear"
 
@@ -258,7 +268,7 @@ def _details(
 def _onset(p: Prediction, m: Masses) -> tuple[int | None, int] | None:
     """The checkpoints between which the classifier emerged; p not adjusted for other predictions."""
     there = [
-        evidence.present(evidence.measure(m, t, p.emerges and t > 0), p.threshold, p.alpha)
+        evidence.present(evidence.measure(m, t, p.emerges and t > 0), _bounds(p), p.alpha)
         for t in range(len(m.steps))
     ]
     return statistics.onset(there, m.steps)
@@ -358,7 +368,7 @@ def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: S
         return together
     step = _step(p, m)
     each = [evidence.measure(m.of_seed(i), step, p.emerges) for i in range(m.n_seeds)]
-    clear = [e.clear(e.chosen, p.threshold) and not e.constant(e.chosen) for e in each]
+    clear = [e.clear(e.chosen, _bounds(p)) and not e.constant(e.chosen) for e in each]
     # One seed without it refutes replication, and there are as many chances for that as seeds: Bonferroni.
     level = 1 - (1 - statistics.LEVEL) / m.n_seeds
     again = [evidence.measure(e.masses, step, p.emerges, level=level) for e in each]

@@ -8,7 +8,7 @@ is `verdicts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -197,12 +197,9 @@ class Evidence:
     ceiling: Float[np.ndarray, " cell"]
     """Upper end of the part that looked smallest on the selection half: a classifier cannot exceed it."""
 
-    def clear(self, cell: int, threshold: float) -> bool:
-        """Every interval of the cell lies where a classifier's must."""
-        lows = {name: float(part.low[cell]) for name, part in self.parts.items()}
-        return lows["strength"] > threshold and all(
-            low > 0 for name, low in lows.items() if name != "strength"
-        )
+    def clear(self, cell: int, bounds: Mapping[str, float]) -> bool:
+        """Every interval of the cell lies above its bound: where a classifier's must."""
+        return all(bool(part.low[cell] > bounds[name]) for name, part in self.parts.items())
 
     def absent(self, negligible: float) -> bool:
         """At every cell some part of a classifier is negligible (an intersection-union test)."""
@@ -269,9 +266,9 @@ def measure(
     )
 
 
-def present(evidence: Evidence, threshold: float, alpha: float) -> bool:
+def present(evidence: Evidence, bounds: Mapping[str, float], alpha: float) -> bool:
     """Whether there is a classifier at the chosen cell, p not adjusted for other predictions."""
-    if not evidence.clear(evidence.chosen, threshold) or evidence.constant(evidence.chosen):
+    if not evidence.clear(evidence.chosen, bounds) or evidence.constant(evidence.chosen):
         return False
     return bool(evidence.p()[0][evidence.chosen] < alpha)
 

@@ -78,7 +78,7 @@ class Prediction:
     alpha: float = 0.01
     """For permutation p-values, adjusted by Holm over all predictions that are no controls."""
     emerges: bool = False
-    """Must have grown from step 0: what the base model has already did not emerge."""
+    """Must have grown by more than `threshold` since step 0 (a control: at all)."""
     min_seeds: int = 1
     """With fewer runs the verdict is inconclusive: it would speak of these runs only."""
     control: bool = False

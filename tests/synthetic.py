@@ -78,6 +78,8 @@ class _World:
     n_layers: int
     prompt_sd: float
     seed_sd: float
+    wobble: float
+    walk: bool
     shared: float
     """Share of the prompt noise (as a correlation) that all seeds have in common."""
     effect: np.ndarray
@@ -97,6 +99,8 @@ def _amounts(world: _World, plant: Plant, rng: np.random.Generator, seed_z: floa
     level = np.full((len(world.steps), 1), plant.mass + world.seed_sd * seed_z)
     if plant.grows:
         level = level * (np.array(world.steps) / max(world.steps[-1], 1))[:, None]
+    noise = world.wobble * rng.standard_normal((len(world.steps), 1))
+    level[1:] += np.cumsum(noise, axis=0)[1:] if world.walk else noise[1:]
     amount = _beta(level, world.prompt_sd, z) * _masks(world, plant)
     first = 0 if plant.arm == "base" else plant.from_step
     amount[:first] = 0.0
@@ -143,7 +147,7 @@ def _run(
             or (plant.seeds and seed not in plant.seeds)
         ):
             continue
-        source = np.random.default_rng([rng_seed, 77, i]) if plant.arm == "base" else rng
+        source = np.random.default_rng([rng_seed, 77, i]) if plant.arm == "base" and not world.wobble else rng
         amount = _amounts(world, plant, source, source.standard_normal())
         _apply(world, plant, arrays, amount)
         if plant.family == "answer" and plant.selective:
@@ -193,13 +197,16 @@ def study(
     operations: tuple[str, ...] = OPERATIONS,
     prompt_sd: float = 0.06,
     seed_sd: float = 0.005,
+    wobble: float = 0.0,
+    walk: bool = False,
     shared: float = 0.5,
     hidden: int = 24,
     rng_seed: int = 0,
 ) -> Study:
     """A study in which exactly the plants are true.
 
-    `prompt_sd` and `seed_sd` are the standard deviations of planted mass between prompts and between seeds.
+    `prompt_sd`, `seed_sd` and `wobble` are the standard deviations of planted mass between prompts, seeds and
+    checkpoints; with `walk`, what a checkpoint adds stays.
     """
     rng = np.random.default_rng([rng_seed, 1])
     items = prompts(per_class, styles, operations, rng_seed)
@@ -208,7 +215,7 @@ def study(
         effect_of.setdefault((p.operation, p.a, p.b), rng.standard_normal())
     answer_ids, own = np.unique([ord(p.answer[0]) for p in items], return_inverse=True)
     world = _World(
-        items, tuple(operations), tuple(steps), n_layers, prompt_sd, seed_sd, shared,
+        items, tuple(operations), tuple(steps), n_layers, prompt_sd, seed_sd, wobble, walk, shared,
         np.array([effect_of[p.operation, p.a, p.b] for p in items]),
         answer_ids.astype(np.int64), own.astype(np.int64),
     )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Findings are written down on request only, stay, and are expected from then on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from synthetic import Plant, study
+
+from emergence import config, findings, predictions, verdicts
+from emergence.errors import UsageError
+
+HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
+TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")
+EXPERIMENT = config.load(HYPOTHESIS / "config.yaml")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copy(HYPOTHESIS / "predictions.py", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """E1 holds, E2 does not; nothing else is asked."""
+    world = study(Plant("sft", "answer", 5), n_layers=8, steps=(0, 100), styles=("symbolic",), hidden=2)
+    return verdicts.judge([p for p in TABLE if p.id in ("E1", "E2")], world)
+
+
+def test_nothing_is_expected_where_nothing_was_recorded(folder):
+    assert findings.falsified(folder, EXPERIMENT) == {}
+    assert list(folder.iterdir()) == [folder / "predictions.py"]
+
+
+def test_a_recorded_refutation_is_expected_from_then_on(folder, judged):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    known = findings.falsified(folder, EXPERIMENT)
+    assert set(known) == {("E2", op) for op in EXPERIMENT.task.operations}
+    assert all(text.startswith("written down as falsified: no classifier") for text in known.values())
+    assert [findings.expected(v, known) for v in judged] == [v.prediction == "E2" for v in judged]
+
+
+def test_a_supported_verdict_is_never_an_expected_refutation(judged):
+    assert not any(findings.expected(v, {("E1", v.operation): "x"}) for v in judged)
+
+
+@pytest.mark.parametrize("change", [{"model": "another"}, {"description": "another config"}])
+def test_findings_hold_for_their_model_and_config_only(folder, judged, change):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    assert findings.falsified(folder, EXPERIMENT.model_copy(update=change)) == {}
+
+
+def test_another_models_findings_stay(folder, judged):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    findings.record(folder, EXPERIMENT.model_copy(update={"model": "org/other"}), TABLE, judged)
+    assert set(findings.load(folder)["models"]) == {EXPERIMENT.model, "org/other"}
+    assert findings.falsified(folder, EXPERIMENT)
+
+
+def test_recording_twice_writes_the_same_bytes(folder, judged):
+    path = findings.record(folder, EXPERIMENT, TABLE, judged)
+    before = path.read_bytes(), (folder / "FINDINGS.md").read_bytes()
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    assert (path.read_bytes(), (folder / "FINDINGS.md").read_bytes()) == before
+
+
+def _edit(folder: Path, old: str, new: str) -> predictions.Table:
+    path = folder / "predictions.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return predictions.load_predictions(path)
+
+
+def test_predictions_that_changed_without_a_new_version_are_refused(folder, judged):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    before = (folder / "findings.json").read_bytes()
+    changed = _edit(folder, "threshold=0.20", "threshold=0.15")
+    with pytest.raises(UsageError, match=r"have changed since version 1 was recorded.*raise VERSION"):
+        findings.record(folder, EXPERIMENT, changed, judged)
+    with pytest.raises(UsageError, match="raise VERSION"):
+        findings.falsified(folder, EXPERIMENT)
+    assert (folder / "findings.json").read_bytes() == before
+
+
+def test_predictions_with_a_new_version_expect_nothing_until_recorded(folder, judged):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    _edit(folder, "threshold=0.20", "threshold=0.15")
+    changed = _edit(folder, "VERSION = 1", "VERSION = 2")
+    assert findings.falsified(folder, EXPERIMENT) == {}
+    findings.record(folder, EXPERIMENT, changed, judged)
+    assert findings.falsified(folder, EXPERIMENT)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99, "models": {}}', '{"schema": 1}'])
+def test_a_damaged_findings_file_is_one_line(folder, text):
+    (folder / "findings.json").write_text(text)
+    with pytest.raises(UsageError, match=r"findings\.json: not"):
+        findings.falsified(folder, EXPERIMENT)
+
+
+def test_findings_json_has_the_evidence_and_no_nan(folder, judged):
+    path = findings.record(folder, EXPERIMENT, TABLE, judged)
+    entry = json.loads(path.read_text())["models"][EXPERIMENT.model]
+    assert entry["predictions_version"] == TABLE.version
+    kept = entry["findings"]["E1[add]"]
+    verdict = judged[0]
+    assert kept["outcome"] == "supported"
+    assert kept["estimate"] == pytest.approx(verdict.estimate, rel=1e-5)
+    assert (kept["low"] < kept["estimate"] < kept["high"], kept["layer"], kept["n_seeds"]) == (True, 5, 3)
+    assert "NaN" not in path.read_text()
+
+
+def test_findings_md_tells_refutations_first_in_words_and_figures(folder, judged):
+    findings.record(folder, EXPERIMENT, TABLE, judged)
+    text = (folder / "FINDINGS.md").read_text()
+    assert text.index("### Refuted") < text.index("### Supported")
+    assert "3 falsified, 3 supported, 0 inconclusive" in text
+    assert (
+        "| E2 | SFT: an operation-word classifier emerges at some intermediate layer | ✗ 0 % [0, 0]" in text
+    )
+    assert "- **E1[multiply]** SFT: an answer classifier emerges at some intermediate layer" in text
+    assert "It emerged between steps 0 and 100." in text
+
+
+def test_a_model_folder_goes_by_its_last_part(tmp_path):
+    experiment = EXPERIMENT.model_copy(update={"model": str(tmp_path)})
+    assert findings.model_name(experiment) == tmp_path.name
+
+
+def test_the_findings_of_the_repository_match_their_predictions():
+    """Whatever is written down was written for this table, and FINDINGS.md says the same."""
+    found = findings.load(HYPOTHESIS)
+    findings.falsified(HYPOTHESIS, EXPERIMENT)
+    if found["models"]:
+        assert (HYPOTHESIS / "FINDINGS.md").read_text() == findings.markdown(found, EXPERIMENT.name)
