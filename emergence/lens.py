@@ -95,7 +95,7 @@ class LogitLens:
                 for part in _slices(len(places), at_once):
                     index = mx.arange(part.start, part.stop)
                     z = self._finish([self.trunk.pick(states[point], index)])
-                    found[row, [p.prompt for p in places[part]]] = z[0]
+                    found[row, [p.prompt for p in places[part]]] = np.array(z[0].astype(mx.float32))
         _require_numbers(found, which)
         return found
 
@@ -217,36 +217,28 @@ class LogitLens:
         at_once = max(1, LOGITS_BYTES // (4 * self.head_size))
         chunks = [layers[part] for part in _slices(len(layers), at_once)]
         keep = [layers.index(layer) for layer in which]
+        statistics: Any = readout.on_gpu if mx.default_device() == mx.gpu else readout.on_cpu
         for part in _slices(len(places), max(1, at_once // len(layers))):
             index = mx.arange(part.start, part.stop)
-            output: list[readout.Kept | None] = [None] * (part.stop - part.start)
-            carried = list(output)
+            output = carried = None
             if len(chunks) > 1:
                 z = self._finish([self.trunk.pick(states[layers[-1]], index)])
-                ends = [readout.rows(z[:, i], wanted, np.array([-1])) for i in range(z.shape[1])]
-                output = [end[1] for end in ends]
-            found: list[list[readout.Rows]] = [[] for _ in output]
+                output = statistics(z, wanted, np.array([-1]))[1]
+            found: list[readout.Rows] = []
             for chunk in chunks:
                 z = self._finish([self.trunk.pick(states[layer], index) for layer in chunk])
                 before = np.array([chunk.index(p.previous) if p.previous in chunk else -1 for p in chunk])
-                for i in range(z.shape[1]):
-                    rows, _, kept = readout.rows(z[:, i], wanted, before, output[i], carried[i])
-                    found[i].append(rows)
-                    carried[i] = next(
-                        (k for p, k in zip(chunk[::-1], kept[::-1], strict=True) if p.block), carried[i]
-                    )
-            whole = {
-                name: np.stack([np.concatenate([rows[name] for rows in f])[keep] for f in found], axis=1)
-                for name in found[0][0]
-            }
-            yield whole, places[part]
+                last = max((i for i, p in enumerate(chunk) if p.block), default=None)
+                rows, kept = statistics(z, wanted, before, output, carried, last or 0)
+                found.append(rows)
+                carried = carried if last is None else kept
+            yield {name: np.concatenate([f[name] for f in found])[keep] for name in found[0]}, places[part]
 
-    def _finish(self, states: list[Any]) -> np.ndarray:
+    def _finish(self, states: list[Any]) -> mx.array:
         """Logits `[layer, place, vocab]` of states at the same places."""
         if self.trunk.whole:
-            return np.stack([_numpy(self.trunk.finish(state)[:, 0]) for state in states])
-        logits = self.trunk.finish(mx.concatenate(states))
-        return _numpy(logits.reshape(len(states), -1, self.head_size))
+            return mx.stack([self.trunk.finish(state)[:, 0] for state in states])
+        return self.trunk.finish(mx.concatenate(states)).reshape(len(states), -1, self.head_size)
 
     def _require_plain(self, what: str) -> None:
         if self.trunk.whole:
@@ -379,11 +371,6 @@ def _positions(positions: Positions, length: int, prompt: int) -> tuple[int, ...
 def _slices(count: int, size: int) -> Iterator[slice]:
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _numpy(array: mx.array) -> np.ndarray:
-    """The array in NumPy, float32; shares memory where the device allows it."""
-    return np.array(array.astype(mx.float32), copy=False)
 
 
 def _require_numbers(values: np.ndarray, which: Sequence[Point]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -47,7 +48,7 @@ def rows(
     before: Int[np.ndarray, " layer"],
     output: Kept | None = None,
     carried: Kept | None = None,
-) -> tuple[Rows, Kept, list[Kept]]:
+) -> tuple[Rows, list[Kept]]:
     """Statistics of some layers at one place, in float32 NumPy.
 
     `before[i]` is the row holding layer i's previous layer, -1 for `carried` (absent: its `kl_previous` is
@@ -88,7 +89,77 @@ def rows(
         if last is not None:
             cross = np.dot(e[i], last.shifted) / total[i]
             out["kl_previous"][i] = max(last.log_sum - cross - entropy[i], 0)
-    return out, output, kept
+    return out, kept
+
+
+def on_cpu(
+    logits: mx.array,
+    wanted: Wanted,
+    before: Int[np.ndarray, " layer"],
+    output: list[Kept] | None = None,
+    carried: list[Kept] | None = None,
+    keep: int = -1,
+) -> tuple[Rows, list[Kept]]:
+    """Statistics `[layer, item, ...]` of logits `[layer, item, vocab]`, item by item in NumPy; see `rows`.
+
+    Also returns layer `keep`, to be `output` or `carried` for other layers of the same items.
+    """
+    z = np.array(logits.astype(mx.float32), copy=False)
+    found, kept = [], []
+    for i in range(z.shape[1]):
+        each, own = rows(
+            z[:, i], wanted, before, output[i] if output else None, carried[i] if carried else None
+        )
+        found.append(each)
+        kept.append(own[keep]._replace(shifted=own[keep].shifted.copy()))
+    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}, kept
+
+
+def on_gpu(
+    logits: mx.array,
+    wanted: Wanted,
+    before: Int[np.ndarray, " layer"],
+    output: Kept | None = None,
+    carried: Kept | None = None,
+    keep: int = -1,
+) -> tuple[Rows, Kept]:
+    """The same in MLX, all items at once: lazy, one evaluation at the end. Ties are in any order."""
+    z = logits[..., : wanted.vocab].astype(mx.float32)
+    s = mx.maximum(z - z.max(-1, keepdims=True), _FLOOR)
+    e = mx.exp(s)
+    total = e.sum(-1)
+    mean, log_sum = (e * s).sum(-1) / total, mx.log(total)
+    entropy = log_sum - mean
+    kept = [Kept(s[i], log_sum[i], entropy[i]) for i in range(len(s))]
+    output = output or kept[-1]
+    p_output = mx.exp(output.shifted - output.log_sum[..., None])
+    nothing = mx.full(log_sum.shape[1:], float("nan"))
+    previous = []
+    for i, j in enumerate(before):
+        last = kept[j] if j >= 0 else carried
+        cross = nothing if last is None else last.log_sum - (e[i] * last.shifted).sum(-1) / total[i]
+        previous.append(mx.where(mx.isnan(cross), cross, mx.maximum(cross - entropy[i], 0)))
+    top = mx.argpartition(-s, wanted.top_k - 1, axis=-1)[..., : wanted.top_k]
+    top = mx.take_along_axis(top, mx.argsort(-mx.take_along_axis(s, top, -1), axis=-1), -1)
+    log_p = [s[..., mx.array(ids)] - log_sum[..., None] for ids in wanted.sets]
+    at = s[..., mx.array(wanted.tokens)]
+    found = {
+        "top_ids": top,
+        "top_log_probs": mx.take_along_axis(s, top, -1) - log_sum[..., None],
+        "log_mass": _stacked([mx.logsumexp(part, axis=-1) for part in log_p], log_sum),
+        "log_probs": at - log_sum[..., None],
+        "ranks": _stacked([(s > at[..., i : i + 1]).sum(-1) for i in range(at.shape[-1])], top),
+        "entropy": mx.maximum(entropy, 0),
+        "kl": mx.maximum(log_sum - (p_output * s).sum(-1) - output.entropy, 0),
+        "kl_previous": mx.stack(previous),
+    }
+    mx.eval(found, kept[keep])
+    return {name: np.array(value) for name, value in found.items()}, kept[keep]
+
+
+def _stacked(parts: list[mx.array], like: mx.array) -> mx.array:
+    """Stack along a new last axis, which may be empty."""
+    return mx.stack(parts, axis=-1) if parts else mx.zeros((*like.shape[:2], 0), like.dtype)
 
 
 def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:

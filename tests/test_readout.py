@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,6 +31,14 @@ def _read(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
     return readout.rows(logits, wanted, BEFORE[: len(logits)])[0]
 
 
+def _read_on_gpu(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
+    found = readout.on_gpu(mx.array(logits)[:, None], wanted, BEFORE[: len(logits)])[0]
+    return {name: values[:, 0] for name, values in found.items()}
+
+
+IN = {"numpy": _read, "mlx": _read_on_gpu}
+
+
 def _reference(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
     """Textbook formulas in float64, one row at a time."""
     z = logits[:, : wanted.vocab].astype(np.float64)
@@ -39,7 +50,9 @@ def _reference(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarr
 
     order = np.argsort(-z, axis=-1, kind="stable")
     return {
-        "log_mass": np.array([[np.log(sum(np.exp(row[i]) for i in ids)) for ids in wanted.sets] for row in log_p]),
+        "log_mass": np.array(
+            [[np.log(sum(np.exp(row[i]) for i in ids)) for ids in wanted.sets] for row in log_p]
+        ),
         "log_probs": log_p[:, wanted.tokens],
         "ranks": np.array([[int((row > row[t]).sum()) for t in wanted.tokens] for row in z]),
         "top_ids": order[:, : wanted.top_k],
@@ -54,14 +67,19 @@ seeds = st.integers(0, 10_000)
 spreads = st.floats(0.01, 30.0)
 
 
+@pytest.mark.parametrize("where", IN)
 @settings(max_examples=30, deadline=None)
-@given(seeds, spreads, st.sampled_from([40, 64, 300, 1000]), st.integers(1, 20))
-def test_every_statistic_is_its_textbook_formula(seed: int, spread: float, vocab: int, top_k: int) -> None:
+@given(seed=seeds, spread=spreads, vocab=st.sampled_from([40, 64, 300, 1000]), top_k=st.integers(1, 20))
+def test_every_statistic_is_its_textbook_formula(
+    where: str, seed: int, spread: float, vocab: int, top_k: int
+) -> None:
     logits, wanted = _logits(seed, spread, vocab), _wanted(seed, vocab, top_k)
-    found, right = _read(logits, wanted), _reference(logits, wanted)
+    found, right = IN[where](logits, wanted), _reference(logits, wanted)
     assert found.keys() == right.keys()
     for name in right:
-        np.testing.assert_allclose(found[name], right[name], rtol=2e-5, atol=2e-5 * max(1.0, spread), err_msg=name)
+        np.testing.assert_allclose(
+            found[name], right[name], rtol=2e-5, atol=2e-5 * max(1.0, spread), err_msg=name
+        )
 
 
 @settings(max_examples=20, deadline=None)
@@ -88,7 +106,9 @@ def test_a_permuted_vocabulary_permutes_ids_and_nothing_else(seed: int) -> None:
     logits, wanted = _logits(seed), _wanted(seed)
     order = np.random.default_rng([seed, 3]).permutation(VOCAB)
     place = np.argsort(order)
-    moved = readout.Wanted(VOCAB, tuple(place[ids] for ids in wanted.sets), place[wanted.tokens], wanted.top_k)
+    moved = readout.Wanted(
+        VOCAB, tuple(place[ids] for ids in wanted.sets), place[wanted.tokens], wanted.top_k
+    )
     found, right = _read(logits[:, order], moved), _read(logits, wanted)
     found["top_ids"] = order[found["top_ids"]]
     _same(found, right, 1e-4)
@@ -124,10 +144,12 @@ def test_kl_is_not_negative_and_zero_to_itself(seed: int) -> None:
     assert found["kl_previous"][1] > 0.1
 
 
-def test_a_forbidden_token_has_no_mass_and_breaks_nothing() -> None:
+@pytest.mark.parametrize("where", IN)
+def test_a_forbidden_token_has_no_mass_and_breaks_nothing(where: str) -> None:
     logits = _logits(0)
     logits[:, 7] = -np.inf
-    found = _read(logits, readout.Wanted(VOCAB, sets=(np.array([7]), np.array([7, 8])), tokens=np.array([7])))
+    wanted = readout.Wanted(VOCAB, sets=(np.array([7]), np.array([7, 8])), tokens=np.array([7]))
+    found = IN[where](logits, wanted)
     kept = np.delete(logits, 7, axis=1)
     right = _reference(kept, readout.Wanted(VOCAB - 1))
     for name in ("entropy", "kl", "kl_previous"):
@@ -145,13 +167,14 @@ def test_padded_ids_are_no_part_of_the_distribution() -> None:
     assert (found["top_ids"] < 200).all()
 
 
-def test_layers_read_in_pieces_read_as_one() -> None:
-    logits, wanted = _logits(3, layers=5), _wanted(3)
-    at_once = readout.rows(logits, wanted, np.array([-1, 0, 1, 2, 3]))[0]
-    output = readout.rows(logits[-1:], wanted, np.array([-1]))[1]
-    first, _, kept = readout.rows(logits[:2], wanted, np.array([-1, 0]), output)
-    second, _, _ = readout.rows(logits[2:], wanted, np.array([-1, 0, 1]), output, kept[-1])
-    _same({name: np.concatenate([first[name], second[name]]) for name in at_once}, at_once, 1e-6)
+@pytest.mark.parametrize("block", [readout.on_cpu, readout.on_gpu])
+def test_layers_read_in_pieces_read_as_one(block: Any) -> None:
+    logits, wanted = mx.array(_logits(3, layers=10)).reshape(5, 2, -1), _wanted(3)
+    at_once = block(logits, wanted, np.array([-1, 0, 1, 2, 3]))[0]
+    output = block(logits[-1:], wanted, np.array([-1]))[1]
+    first, kept = block(logits[:2], wanted, np.array([-1, 0]), output)
+    second, _ = block(logits[2:], wanted, np.array([-1, 0, 1]), output, kept)
+    _same({name: np.concatenate([first[name], second[name]]) for name in at_once}, at_once, 1e-5)
 
 
 @pytest.mark.parametrize("tiny_mass", [-40.0, -80.0])
