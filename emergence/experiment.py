@@ -81,6 +81,8 @@ class Setting:
     splits: tasks.Splits
     plan: reader.Plan
     controls: tuple[controls.Control, ...]
+    notes: tuple[str, ...]
+    """What to know about the tokens, a line each."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,12 @@ def prepare(
     plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
     proven = controls.before_training(model, lens, plan)
+    left_out = (
+        f"{row.cls}: {row.word!r} is left out: {row.left_out}" for row in vocabulary.table if row.left_out
+    )
+    notes = (*left_out, *tokens.boundary_report(tokenizer, splits.test, styles))
     return Setting(
-        experiment, store, instrument.source, model, tokenizer, lens, vocabulary, splits, plan, proven
+        experiment, store, instrument.source, model, tokenizer, lens, vocabulary, splits, plan, proven, notes
     )
 
 
@@ -239,7 +245,7 @@ def _read_run(setting: Setting, run: Run, spec: Any, base: Any, progress: Progre
 
 
 def judge(setting: Setting, predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
-    """One verdict per prediction and operation; a failed control is `BrokenExperiment`."""
+    """One verdict per prediction and operation; whoever uses one first asks `verdicts.require_controls`."""
     return verdicts.judge(predictions, study)
 
 

@@ -94,6 +94,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     import mlx.core as mx
 
     from . import blas
+    from . import verdicts as verdicts_
 
     lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {config.getoption('store')}"]
     for folder in folders:
@@ -102,6 +103,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         arms = ", ".join(f"{a.name} × {len(a.seeds)} to step {a.max_steps}" for a in experiment.arms)
         lines.append(f"{experiment.name}: model {experiment.model}, config {experiment.hash}; {arms}")
         lines += experiment.notices
+        with _usage():
+            lines += verdicts_.check(_predictions(folder), experiment)
     return lines
 
 
@@ -174,12 +177,15 @@ def lens(instrument: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def setting(experiment: Any, predictions: Any, instrument: Any, store: Any) -> Any:
+def setting(experiment: Any, predictions: Any, instrument: Any, store: Any, progress: Any) -> Any:
     """Data, tokens, controls: everything that is fixed before the first training step."""
     from . import experiment as stages
 
     with _readable():
-        return stages.prepare(experiment, predictions, instrument, store)
+        prepared = stages.prepare(experiment, predictions, instrument, store)
+    for note in prepared.notes:
+        progress.line(note)
+    return prepared
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +239,11 @@ def verdict(
     found = verdicts[mark.args[0], operation]
     shown = {k: v for k, v in dataclasses.asdict(found).items() if k != "details"}
     record_property(VERDICT, json.dumps(shown))
+    if not found.control:
+        from .verdicts import require_controls
+
+        with _readable():
+            require_controls(list(verdicts.values()))
     if found.outcome == "inconclusive" and not request.config.getoption("strict_verdicts"):
         raise Inconclusive(found.reason)
     return found
