@@ -90,7 +90,8 @@ class Desk:
         if key not in self._kept:
             self._kept[key] = evidence.masses(runs, p.style, family, operation)
         m: Masses = self._kept[key]
-        return m.within(np.flatnonzero(np.isin(m.layer, layers(p.band, runs[0].n_layers))).tolist())
+        m = m.within(np.flatnonzero(np.isin(m.layer, layers(p.band, runs[0].n_layers))).tolist())
+        return m.over_steps() if p.any_step and len(m.steps) > 1 else m
 
     def _probe(self, p: Prediction, operation: str, runs: Sequence[Readings]) -> Draft:
         key = ("probe", p.style, p.band)
@@ -107,13 +108,8 @@ def _step(p: Prediction, m: Masses) -> int:
 
 
 def _bounds(p: Prediction) -> dict[str, float]:
-    """What the lower end of each part must exceed. A control fails on any gain, however small."""
-    return {
-        "strength": p.threshold,
-        "apart": 0.0,
-        "elsewhere": 0.0,
-        "gain": 0.0 if p.control else p.threshold,
-    }
+    """What the lower end of each part must exceed."""
+    return {"strength": p.threshold, "apart": 0.0, "elsewhere": 0.0, "gain": p.threshold}
 
 
 def _blocked(p: Prediction, m: Masses) -> str:
@@ -146,7 +142,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         blocked = blocked or f"every prompt reads the same at L{m.layer[cell]}: no interval can be given"
     said = _describe(e, cell, family)
     details = _details(e, cell, kind, area, pvalues, p.threshold)
-    if family == "words" and holds:
+    if family == "words" and holds and not p.any_step:
         table, balanced = statistics.confusion(
             *evidence.class_masses(runs, p.style, step, int(m.layer[cell]))
         )
@@ -163,8 +159,8 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         baseline=float(m.own[:, 0][:, m.half == EVALUATION, cell].mean()),
         p=float(pvalues[cell]),
         layer=int(m.layer[cell]),
-        step=m.steps[step],
-        onset=_onset(p, m) if holds and step else None,
+        step=m.steps[step] if m.when is None else int(m.when[cell]),
+        onset=_onset(p, m) if holds and step and m.when is None else None,
         details=details,
         token_ids=_ids(runs[0], family, operation),
         **_counts(m),

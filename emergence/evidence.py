@@ -45,6 +45,8 @@ class Masses:
     rest_half: Int[np.ndarray, " other"]
     answers: Float[np.ndarray, "seed step cell prompt answer"] | None = None
     own_answer: Int[np.ndarray, " prompt"] | None = None
+    when: Int[np.ndarray, " cell"] | None = None
+    """The step of each cell, where cells are layer × step."""
     copied: int = 0
     """Prompts left out because their right first answer token stands in the prompt: copying."""
 
@@ -74,6 +76,28 @@ class Masses:
             others=self.others[..., pick],
             rest=None if self.rest is None else self.rest[..., pick],
             answers=None if self.answers is None else self.answers[:, :, pick],
+        )
+
+    def over_steps(self) -> Masses:
+        """The same with a cell for every layer of every later checkpoint, for claims about any step.
+
+        It has two steps left: the first one (for every cell), and all later ones side by side.
+        """
+        later = len(self.steps) - 1
+
+        def fold(x: np.ndarray, axis: int) -> np.ndarray:
+            first = np.concatenate([x[:, 0]] * later, axis=axis)
+            return np.stack([first, np.concatenate([x[:, t + 1] for t in range(later)], axis=axis)], axis=1)
+
+        return replace(
+            self,
+            steps=(self.steps[0], self.steps[-1]),
+            layer=np.tile(self.layer, later),
+            when=np.repeat(np.asarray(self.steps[1:]), len(self.layer)),
+            own=fold(self.own, 2),
+            others=fold(self.others, 2),
+            rest=None if self.rest is None else fold(self.rest, 2),
+            answers=None if self.answers is None else fold(self.answers, 1),
         )
 
     def evaluated(self) -> int:

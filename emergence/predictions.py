@@ -78,7 +78,9 @@ class Prediction:
     alpha: float = 0.01
     """For permutation p-values, adjusted by Holm over all predictions that are no controls."""
     emerges: bool = False
-    """Must have grown by more than `threshold` since step 0 (a control: at all)."""
+    """Must have grown by more than `threshold` since step 0."""
+    any_step: bool = False
+    """The claim is about every checkpoint after step 0, not about the last one."""
     min_seeds: int = 1
     """With fewer runs the verdict is inconclusive: it would speak of these runs only."""
     control: bool = False

@@ -285,6 +285,15 @@ def test_a_failed_control_makes_every_verdict_an_error():
         verdicts.require_controls(found)
 
 
+def test_shuffled_answers_are_looked_at_at_every_checkpoint():
+    """A classifier that comes and goes is none at the end, and fails the control all the same."""
+    world = study(Plant("shuffled", "answer", 5), **(SMALL | {"arms": {"shuffled": 2}}))
+    for r in world.runs:
+        r.answers[2] = r.answers[0]
+    found = verdicts.judge([ROW["C1"]], world)
+    assert {(v.outcome, v.layer, v.step) for v in found} == {("falsified", 5, 50)}
+
+
 def test_controls_that_hold_stop_nothing():
     found = list(judge(["C1", "C2"], Plant("shuffled", "answer", 5, 0.99, selective=False)).values())
     assert verdicts.failed_controls(found) == []

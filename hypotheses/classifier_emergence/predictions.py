@@ -6,8 +6,8 @@ tunes a threshold to a result.
 Read a row as: "under this *arm*, the mass on this *family* of tokens, at the layers of this *band*, on
 prompts of this *style*, passes this *test*". A classifier is there when the mass on the own class exceeds 10
 % (lower end of the 95 % interval), tells the classes apart (p < 0.01 over all layers of the band), and lies
-in the band; layers are chosen on one half of the prompts and judged on the other. It *emerges* when it has
-grown from step 0.
+in the band; layers are chosen on one half of the prompts and judged on the other. It *emerges* when more than
+10 % of it is new since step 0.
 """
 
 from emergence.predictions import Prediction
@@ -43,9 +43,9 @@ PREDICTIONS = (
                **SFT | {"min_seeds": 3}, family="answer", band="intermediate", test="replication",
                emerges=True),
 
-    Prediction("C1", "shuffled answers: no answer classifier appears",
+    Prediction("C1", "shuffled answers: no answer classifier appears, at any checkpoint",
                arm="shuffled", style="symbolic", family="answer", band="intermediate", test="no classifier",
-               emerges=True, control=True),
+               emerges=True, any_step=True, control=True),
     Prediction("C2", "random words: no classifier",
                arm="sft", style="symbolic", family="random words", band="intermediate", test="no classifier",
                control=True),
