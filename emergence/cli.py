@@ -95,12 +95,15 @@ def list_(store: StoreOption = STORE, experiments_dir: Folder = None, as_json: A
 
 
 def _listed(one: catalogue.Listed) -> dict[str, Any]:
-    from . import config
+    from . import config, own_task
 
     try:
-        description = config.load(one.folder / "config.yaml").description
+        if one.is_own:
+            description = own_task.load(one.folder / own_task.FILE).description
+        else:
+            description = config.load(one.folder / catalogue.CONFIG).description
     except UsageError as error:
-        description = f"(config.yaml cannot be used: {str(error).splitlines()[0]})"
+        description = f"(cannot be used: {str(error).splitlines()[0]})"
     there = one.has_results
     return {"name": one.name, "description": description, "path": str(one.folder), "has_results": there}
 
@@ -115,23 +118,25 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """What an experiment claims, trains and reads."""
-    from . import running
+    from . import planning
 
     one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    experiment, predictions = running.settle(one, config, param or [], None, None, None)
+    if one.is_own:
+        task = planning.own_settled(one, config, param)
+        if as_json:
+            _print_json(task.model_dump(mode="json"))
+        else:
+            _console().print(planning.own_described(task))
+        return
+    experiment, predictions = planning.settle(one, config, param or [], None, None, None)
     if as_json:
         claims = [{"id": p.id, "claim": p.claim, "arm": p.arm} for p in predictions]
-        said = {"name": one.name, "description": experiment.description, "path": str(one.folder)}
-        _print_json(
-            said
-            | {
-                "config": experiment.model_dump(mode="json"),
-                "predictions": claims,
-                "has_results": one.has_results,
-            }
-        )
+        said: dict[str, Any] = {"name": one.name, "description": experiment.description}
+        said["path"] = str(one.folder)
+        said |= {"config": experiment.model_dump(mode="json"), "predictions": claims}
+        _print_json(said | {"has_results": one.has_results})
         return
-    _console().print(running.described(experiment, predictions))
+    _console().print(planning.described(experiment, predictions))
     for notice in experiment.notices:
         print(f"note: {notice}")
 
@@ -153,18 +158,24 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Train, read and judge; the verdicts come from pytest, as `pytest hypotheses -m slow` gives them."""
-    from . import running
+    from . import planning, running
 
     one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    experiment, predictions = running.settle(one, config, param or [], model, steps, seeds)
+    settled: Any
+    if one.is_own:
+        settled = planning.own_settled(one, config, param, steps, seeds)
+        shown = planning.own_described(settled)
+    else:
+        settled, predictions = planning.settle(one, config, param or [], model, steps, seeds)
+        shown = planning.plan(settled, predictions, store) if dry_run else ""
     if dry_run:
-        _console().print(running.plan(experiment, predictions, store))
+        _console().print(shown)
         return OK
     options = {"--config": config, "--model": model, "--steps": steps, "--seeds": seeds, "--store": store}
     flags = [f"{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--param={p}" for p in param or []]
     flags += ["--strict-verdicts"] * strict_verdicts + ["-q"] * quiet
-    ended = running.run(one, experiment, flags, store)
+    ended = running.run(one, settled, model or settled.model, flags, store)
     if ended.message:
         _say(ended.message, ended.code)
     return ended.code

@@ -9,70 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import models, reader, tokens, verdicts, yaml_strict
+from . import models, reader, tokens, verdicts
 from .errors import UsageError
 from .lens import LogitLens
+from .own_task import SLOT, Task, load
 from .predictions import Prediction
 from .readings import Prompt, Readings, Study
 from .store import Store
 from .verdicts import Verdict
 
+__all__ = ["Task", "judge", "load", "read"]
+
 STYLE = "own"
 RANDOM_SETS = 20
-_SLOT = "{text}"
-
-Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class Class(BaseModel):
-    """The words that name a class, and texts of which it is the right one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    words: Texts
-    texts: Annotated[tuple[str, ...], Field(min_length=10)]
-
-
-class Task(BaseModel):
-    """What a `task.yaml` may say."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    description: str = ""
-    model: str
-    template: str = _SLOT
-    """What a text is put into; the model's next token is what is read."""
-    seed: int = 0
-    classes: Annotated[dict[str, Class], Field(min_length=2)]
-
-
-def load(path: Path) -> Task:
-    """The task that a file describes.
-
-    Raises
-    ------
-    UsageError
-        Whatever is wrong with it, a line for each problem.
-    """
-    try:
-        document = yaml_strict.read(path.read_bytes(), str(path), lambda place: place[:1] != ("seed",))
-        task = Task.model_validate(document.data)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml_strict.Refused as error:
-        raise UsageError(str(error)) from None
-    except ValidationError as error:
-        told = (f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError("\n".join(told)) from None
-    if blank := [name for name, c in task.classes.items() if not all(t.strip() for t in c.texts)]:
-        raise UsageError(f"{path}: classes.{blank[0]}.texts: one is blank; take it out")
-    if _SLOT not in task.template:
-        raise UsageError(f"{path}: template: {task.template!r} has no {_SLOT}, where a text is put")
-    return task
 
 
 def judge(path: Path, claims: Sequence[Prediction], store: Store, model: str | None = None) -> list[Verdict]:
@@ -138,7 +91,7 @@ def _prompts(task: Task) -> tuple[Prompt, ...]:
     for name, c in task.classes.items():
         halves = rng.permutation(len(c.texts)) % 2
         for i, (text, half) in enumerate(zip(c.texts, halves, strict=True)):
-            filled = task.template.replace(_SLOT, text)
+            filled = task.template.replace(SLOT, text)
             made.append(Prompt(filled, name, i, 0, c.words[0], STYLE, int(half)))
     return tuple(made)
 

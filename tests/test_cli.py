@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import report_case as case
 
-from emergence import catalogue, cli, outcome, payload, records, report, results, running
+from emergence import catalogue, cli, outcome, payload, planning, records, report, results, running
 from emergence.errors import UsageError
 from emergence.store import Store
 
@@ -280,12 +280,12 @@ def test_settled_config_obeys_options_over_parameters_over_the_file(place: Path)
     one = catalogue.find("parity", catalogue.root(), place / "store")
     other = place / "other.yaml"
     other.write_text(CONFIG.replace("max_steps: 4", "max_steps: 8").replace("[0, 4]", "[0, 8]"))
-    experiment, claims = running.settle(one, other, ["training.batch_size=3"], "some/model", None, 2)
+    experiment, claims = planning.settle(one, other, ["training.batch_size=3"], "some/model", None, 2)
     assert [claim.id for claim in claims] == ["B1"]
     assert experiment.model == "some/model"
     assert {(a.max_steps, a.batch_size, a.seeds) for a in experiment.arms} == {(8, 3, (0, 1))}
     with pytest.raises(UsageError, match="no such file"):
-        running.settle(one, place / "nowhere", [], None, None, None)
+        planning.settle(one, place / "nowhere", [], None, None, None)
 
 
 @pytest.fixture
@@ -349,3 +349,21 @@ def test_store_remove_asks_and_a_no_removes_nothing(
     assert told.code == 130
     assert "Remove 1 of them for good?" in told.out + told.err
     assert len(Store(store).entries()) == 3
+
+
+def test_a_task_of_ones_own_is_an_experiment_too(place: Path, said: Any) -> None:
+    folder = place / "hypotheses" / "mood"
+    folder.mkdir()
+    texts = "".join(f"\n      - text {i}" for i in range(12))
+    classes = "".join(f"\n  {c}:\n    words: [{c}]\n    texts:{texts}" for c in ("good", "bad"))
+    (folder / "task.yaml").write_text(
+        f"name: mood\ndescription: Which mood?\nmodel: some/model\nclasses:{classes}\n"
+    )
+    assert "mood    none yet  Which mood?" in said("list").out
+    assert "12 texts; words good" in said("info", "mood").out
+    assert json.loads(said("info", "mood", "--json").out)["classes"]["bad"]["words"] == ["bad"]
+    assert "nothing is trained" in said("run", "mood", "--dry-run").out
+    told = said("run", "mood", "--seeds", "2")
+    assert (told.code, "trains nothing" in told.err) == (2, True)
+    (folder / "task.yaml").write_text("name: mood")
+    assert "classes: Field required" in said("info", "mood").err

@@ -1,0 +1,176 @@
+"""What a run would do, before it does it: a config settled with its options, described, and its work counted.
+
+In: an experiment's folder and options. Out: `Experiment` and claims, renderables for the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from . import config, own_task, predictions
+from .catalogue import Listed
+from .errors import UsageError
+from .progress import clock
+from .settings import Experiment
+from .store import Store, key_of
+
+if TYPE_CHECKING:
+    from .predictions import Table as Claims
+
+
+def settle(
+    one: Listed,
+    path: Path | None,
+    params: Sequence[str],
+    model: str | None,
+    steps: str | None,
+    seeds: int | None,
+) -> tuple[Experiment, Claims]:
+    """The config with every option applied, and the claims, checked against each other.
+
+    Raises
+    ------
+    UsageError
+        Whatever is wrong, before anything is loaded or trained.
+    """
+    given: dict[str, object] = dict(config.parse_override(p) for p in params)
+    if model is not None:
+        given["model"] = model
+    experiment = config.narrowed(config.load(path or one.folder / "config.yaml", given), steps, seeds)
+    claims = predictions.load_predictions(one.folder / "predictions.py")
+    predictions.check(claims, experiment)
+    return experiment, claims
+
+
+def own_settled(one: Listed, *refused: object) -> own_task.Task:
+    """The task of one's own in the folder; options that speak of training mean nothing for it.
+
+    Raises
+    ------
+    UsageError
+        One of them is given, or the file cannot mean what was written.
+    """
+    if any(refused):
+        raise UsageError(f"{one.name}: trains nothing; only --model, --store and --dry-run apply")
+    return own_task.load(one.folder / own_task.FILE)
+
+
+def own_described(task: own_task.Task) -> RenderableType:
+    """What would be read; nothing is trained."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text("model", style="dim"), Text(task.model))
+    table.add_row(Text("template", style="dim"), Text(repr(task.template)))
+    for name, c in task.classes.items():
+        table.add_row(Text(name, style="dim"), Text(f"{len(c.texts)} texts; words {', '.join(c.words)}"))
+    head = Group(Text(task.name, style="bold"), Text(task.description), Text(""))
+    return Group(head, table, Text(""), Text("The model is read as it is; nothing is trained."))
+
+
+def described(experiment: Experiment, claims: Claims) -> RenderableType:
+    """`emergence info`."""
+    facts = Table.grid(padding=(0, 2))
+    task = experiment.task
+    rows = {
+        "model": experiment.model,
+        "config": experiment.hash,
+        "classes": ", ".join(task.operations),
+        "problems": f"per class {task.num_train} train, {task.num_valid} validation, {task.num_test} test",
+        "styles": f"trained on {', '.join(task.styles)}; read in {', '.join(task.read_styles)}",
+        "words": "; ".join(f"{c}: {', '.join(words)}" for c, words in experiment.vocabulary.items()),
+    }
+    for name, value in rows.items():
+        facts.add_row(Text(name, style="dim"), Text(value))
+    arms = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("arm", "method", "tuning", "rate", "batch", "checkpoints", "seeds"):
+        arms.add_column(column, header_style="dim")
+    for arm in experiment.arms:
+        tuning = (
+            arm.fine_tune_type
+            if arm.fine_tune_type == "full"
+            else f"{arm.fine_tune_type}, rank {arm.lora.rank}"
+        )
+        steps, seeds = (" ".join(map(str, values)) for values in (arm.checkpoint_steps, arm.seeds))
+        arms.add_row(
+            arm.name, arm.method, tuning, f"{arm.learning_rate:g}", str(arm.batch_size), steps, seeds
+        )
+    said = Table.grid(padding=(0, 2))
+    for claim in claims:
+        said.add_row(Text(claim.id, style="bold"), Text(claim.claim))
+    head = Group(Text(experiment.name, style="bold"), Text(experiment.description), Text(""))
+    return Group(head, facts, Text(""), arms, Text(""), said)
+
+
+def plan(experiment: Experiment, claims: Claims, store: Path) -> RenderableType:
+    """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
+    states, speed = _states(experiment, Store(store)), _seconds_per_step(Store(store))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("arm", "seed", "steps", "state", "time"):
+        table.add_column(column, header_style="dim")
+    total = 0.0
+    for (name, seed), state in states.items():
+        steps = experiment.arm(name).checkpoint_steps[-1]
+        seconds = 0.0 if state == "cached" else steps * (speed or 0.0)
+        total += seconds
+        time = "–" if state == "cached" else f"about {clock(seconds)}" if speed else "unknown"
+        table.add_row(name, str(seed), str(steps), state, time)
+    todo = sum(state != "cached" for state in states.values())
+    judged = len(claims) * len(experiment.task.operations)
+    last = f"{len(states)} runs, {todo} to train"
+    if todo:
+        last += (
+            f", about {clock(total)} of training"
+            if speed
+            else "; how long is known once a run has been trained here"
+        )
+    head = Text(f"{experiment.name}: model {experiment.model}, config {experiment.hash}, store {store}")
+    return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))
+
+
+def _states(experiment: Experiment, store: Store) -> dict[tuple[str, int], str]:
+    """`cached`, `interrupted` (goes on where it stopped) or `to train` for every arm and seed."""
+    pairs = [(arm, seed) for arm in experiment.arms for seed in arm.seeds]
+    if not _is_here(experiment.model):
+        return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}
+    from . import experiment as stages
+    from . import models
+
+    source = models.resolve(experiment.model, store)
+    splits = stages.split(experiment)
+    kept = {item.key: item.state for item in store.entries() if item.kind == "runs"}
+    words = {"complete": "cached", "partial": "interrupted, goes on"}
+    states = {}
+    for arm, seed in pairs:
+        key = key_of(stages.spec_of_run(experiment, source, splits, arm, seed))
+        states[arm.name, seed] = words.get(kept.get(key, ""), "to train")
+    return states
+
+
+def _is_here(model: str) -> bool:
+    """Whether a look at the model downloads nothing."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from .models import EMBEDDED
+
+    if model == EMBEDDED or Path(model).is_dir() or "/" not in model:
+        return True
+    repo, _, revision = model.partition("@")
+    return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+
+
+def _seconds_per_step(store: Store) -> float | None:
+    """The median of what runs took here, from their manifests."""
+    speeds = []
+    for item in store.entries():
+        if item.kind == "runs" and item.state == "complete":
+            told = json.loads((item.path / "manifest.json").read_text(encoding="utf-8")).get("info") or {}
+            if told.get("steps") and told.get("seconds"):
+                speeds.append(told["seconds"] / told["steps"])
+    return statistics.median(speeds) if speeds else None
