@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -130,6 +131,13 @@ def test_the_same_seed_makes_the_same_bytes_whatever_was_drawn_before(train):
     assert other["train.jsonl"] != first["train.jsonl"]
 
 
+def test_dropout_is_on_while_it_trains_and_off_while_it_scores(train):
+    with_, without = (train(f"{d}", arm(lora=LoRA(rank=4, alpha=8.0, dropout=d))) for d in (0.5, 0.0))
+    assert any(not np.array_equal(v, tensors(without, 6)[k]) for k, v in tensors(with_, 6).items())
+    first = [json.loads((run / "train.jsonl").read_text().splitlines()[0]) for run in (with_, without)]
+    assert first[0] == first[1]
+
+
 def test_training_leaves_the_global_generator_alone(train):
     mx.random.seed(5)
     undisturbed = mx.random.uniform(shape=(4,)).tolist()
@@ -222,13 +230,25 @@ def test_a_finished_run_is_not_trained_again(train, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == stamps
 
 
-def test_progress_tells_every_step_and_each_checkpoint(train):
-    lines: list[str] = []
+def test_progress_tells_every_step_and_the_log_their_mean_since_the_last_checkpoint(train):
+    lines, losses = [], []
 
     class Told(Progress):
+        @contextmanager
+        def task(self, label, total, unit="step"):
+            assert (label, total) == ("train sft seed 3", 6)
+            yield self
+
+        def advance(self, n: int = 1, note: str = "") -> None:
+            losses.extend([float(note.removeprefix("loss "))] if note else [])
+
         def line(self, text: str) -> None:
             lines.append(text)
 
-    train("run", arm(), progress=Told())
+    run = train("run", arm(), progress=Told())
     assert [line.split(":")[0] for line in lines] == [f"sft seed 3 step {s}" for s in (0, 2, 6)]
     assert "held-out first token" in lines[0]
+    log = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+    assert log[0]["train_loss"] is None
+    assert log[1]["train_loss"] == pytest.approx(np.mean(losses[:2]), abs=1e-3)
+    assert log[2]["train_loss"] == pytest.approx(np.mean(losses[2:]), abs=1e-3)
