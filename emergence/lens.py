@@ -19,7 +19,7 @@ import mlx.nn as nn
 import numpy as np
 from jaxtyping import Float
 
-from . import midpoint, proof, readout, stream
+from . import cpu, midpoint, proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
 from .lens_reading import LensReading
 from .proof import Proof, prove
@@ -30,8 +30,8 @@ __all__ = ["LensReading", "LogitLens", "Proof", "prove"]
 
 Layers = Sequence[int | str]
 Positions = str | int | Sequence[int]
-FORWARD_TOKENS = 1024
-"""Tokens that go through the model together."""
+FORWARD_TOKENS = 512
+"""Tokens that go through the model together; at least one prompt."""
 LOGITS_BYTES = 48_000_000
 """Logits that exist at a time; at least one row."""
 
@@ -126,8 +126,9 @@ class LogitLens:
     ) -> LensReading:
         """Statistics of the distributions at every layer, prompt and position asked for; see `LensReading`.
 
-        Logits are made for a block of places at a time, at most about 48 MB of them (or one row, if
-        larger), and never kept: memory does not grow with layers × prompts × vocabulary.
+        Memory is bounded by one pass of `FORWARD_TOKENS` tokens, `LOGITS_BYTES` of logits, and two to three
+        rows of logits a layer while statistics are taken; it does not grow with layers × prompts ×
+        vocabulary.
         """
         which = self._points(layers)
         prompts = self._prompts(tokens)
@@ -199,13 +200,14 @@ class LogitLens:
             slots = _positions(positions, length, members[0])
             for part in _slices(len(members), max(1, FORWARD_TOKENS // length)):
                 batch = members[part]
-                with self.trunk.observe(middles) as seen:
+                with cpu.fast(self.model), self.trunk.observe(middles) as seen:
                     self.model(mx.array([prompts[i] for i in batch]))
                 index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
                 states = {
                     p: self._translate(p, stream.as_float32(self.trunk.pick(p.of(seen), index)))
                     for p in needed
                 }
+                seen.reset()  # else the whole pass stays in memory while it is evaluated
                 mx.eval(*(a for s in states.values() for a in stream.arrays(s)))
                 yield [Place(i, slot) for i in batch for slot in range(len(slots))], states
 

@@ -3,6 +3,7 @@ lie passes."""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -149,6 +150,39 @@ def test_a_reading_does_not_depend_on_the_memory_it_may_take(
     monkeypatch.setattr(lens_module, "LOGITS_BYTES", rows * 4 * lens.head_size)
     monkeypatch.setattr(lens_module, "FORWARD_TOKENS", 4)
     _same(lens.read(PROMPTS, SETS, token_ids=[7]), whole)
+
+
+def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lens = LogitLens(tiny.model(vocab=20_000))
+    monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4_000_000)
+    monkeypatch.setattr(lens_module, "FORWARD_TOKENS", 32)
+
+    def peak(prompts: int) -> int:
+        tokens = np.random.default_rng(0).integers(0, 20_000, (prompts, 4)).tolist()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        tracemalloc.start()
+        lens.read(tokens, SETS)
+        in_numpy = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return mx.get_peak_memory() - before + in_numpy
+
+    few, many = peak(12), peak(120)
+    assert many < 1.2 * few
+    assert many < 120 * lens.n_layers * lens.head_size * 4 / 2
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "deepseek_v41", "kimi_k3"])
+def test_a_tail_of_several_streams_is_read_and_its_one_stream_refused(name: str) -> None:
+    model = architectures.build(name)
+    lens = LogitLens(model)
+    found = lens.read([[3, 1, 4], [1, 5], [9, 2, 6]], SETS, positions="all")
+    log_p = log_softmax(np.array(model(mx.array([[3, 1, 4]]))[0]), axis=-1)
+    np.testing.assert_allclose(found.top_log_probs[-1, 0, :, 0], log_p.max(-1), atol=1e-4)
+    for call in (lambda: lens.streams([[1, 2]]), lambda: lens.tail(mx.zeros((1, 32)))):
+        with pytest.raises(NotMeasurable, match=rf"{name}.*more than one stream"):
+            call()
 
 
 def test_a_reading_of_some_layers_is_that_part_of_the_whole(lens: LogitLens) -> None:
