@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import Plant, _beta, study
+from synthetic import BACKGROUND, Plant, _beta, study
 
 from emergence import evidence, predictions, statistics, verdicts
 
@@ -28,6 +28,8 @@ SMALL = {
     "operations": ("add", "multiply"),
     "hidden": 2,
 }
+JUST = 0.1 - BACKGROUND * np.exp(0.5**2 / 2)
+"""Planted on top of the background, the mass is exactly at the threshold."""
 INTERVAL = 0.025
 """Each end of a 95 % interval."""
 QUICK, FULL = 3, 1000
@@ -48,7 +50,7 @@ def refuse_above(alpha: float, errors: int, n: int) -> None:
 
 
 SFT, SHUFFLED, CLASSIFIED = {"arms": {"sft": 3}}, {"arms": {"shuffled": 3}}, {"arms": {"classified": 3}}
-BASE = {"arms": {"sft": 1}}
+BASE = {"arms": {"sft": 1}, "seed_sd": 0.0}
 DIFFER = {"seed_sd": 0.01}
 WOBBLE = {"steps": (0, 50, 100, 150, 200), "wobble": 0.03}
 BOTH_STYLES = {"styles": ("symbolic", "worded")}
@@ -78,14 +80,20 @@ NULLS = {
         "B1",
         "falsified",
         INTERVAL,
-        [Plant("base", "words", 4, 0.1)],
+        [Plant("base", "words", 4, JUST)],
         BASE,
     ),
     "B1 bias": ("B1", "falsified", 0.01, [bias("base", "words")], BASE),
     "B2 digit bias": ("B2", "falsified", 0.01, [bias("base", "answer")], BASE),
     "B3 no code in the streams": ("B3", "supported", 0.01, [], BASE | {"hidden": 8}),
     "E1 digit bias": ("E1", "supported", 0.01, [bias("sft", "answer")], SFT),
-    "E1 at the threshold, called there": ("E1", "supported", INTERVAL, [threshold("answer")], SFT | DIFFER),
+    "E1 at the threshold, called there": (
+        "E1",
+        "supported",
+        INTERVAL,
+        [Plant("sft", "answer", 4, JUST)],
+        SFT | DIFFER,
+    ),
     "E1 at the threshold, called absent": ("E1", "falsified", INTERVAL, [threshold("answer")], SFT | DIFFER),
     "E1 gained as much as does not count": ("E1", "supported", INTERVAL, GAINED, SFT),
     "E2 bias": ("E2", "supported", 0.01, [bias("sft", "words")], SFT),
@@ -157,18 +165,17 @@ def sample(seeds: int, seed_sd: float, mean: float, prompt_sd: float, n: int, si
 
 
 COVERAGE = [
-    (1, 0.0, 0.30, 0.20, 30),
-    (2, 0.05, 0.30, 0.20, 30),
-    (3, 0.0, 0.10, 0.06, 30),
-    (3, 0.01, 0.10, 0.06, 30),
-    (3, 0.05, 0.10, 0.06, 30),
-    (5, 0.02, 0.90, 0.08, 60),
+    (1, 0.0, 0.30, 0.20, 30, 1000),
+    (2, 0.05, 0.30, 0.20, 30, 1000),
+    (3, 0.0, 0.10, 0.06, 30, 1000),
+    (3, 0.01, 0.10, 0.06, 30, 1000),
+    (3, 0.05, 0.10, 0.06, 30, 3000),
+    (5, 0.02, 0.90, 0.08, 60, 500),
 ]
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd", "mean", "prompt_sd", "n"), COVERAGE)
-def test_intervals_cover_the_truth_nearly_as_often_as_they_say(seeds, seed_sd, mean, prompt_sd, n):
-    sims = 600
+@pytest.mark.parametrize(("seeds", "seed_sd", "mean", "prompt_sd", "n", "sims"), COVERAGE)
+def test_intervals_cover_the_truth_nearly_as_often_as_they_say(seeds, seed_sd, mean, prompt_sd, n, sims):
     got = statistics.bootstrap(sample(seeds, seed_sd, mean, prompt_sd, n, sims))
     misses = int((got.low > mean).sum()), int((got.high < mean).sum())
     refuse_above(0.06, sum(misses), sims)
@@ -235,14 +242,14 @@ def test_seeds_only_noise_is_not_called_replication():
 # The control of the controls: what the halves are for -----------------------------------------------------
 
 
-def _false_alarms(select: int, sims: int) -> int:
+def _false_alarms(sims: int, **select: int) -> int:
     """How often the interval of the layer chosen among 29 lies above the truth, the same at all."""
     rng, errors = np.random.default_rng(9), 0
     world = study(n_layers=30, steps=(0,), styles=("symbolic",), hidden=2, arms={"sft": 1})
     m = evidence.masses(world.runs, "symbolic", "words", "add").within(range(29))
     for _ in range(sims):
         own = _beta(np.full(m.own.shape, 0.10), 0.06, rng.standard_normal(m.own.shape))
-        e = evidence.measure(replace(m, own=own), 0, False, select=select)
+        e = evidence.measure(replace(m, own=own), 0, False, **select)
         errors += bool(e.parts["strength"].low[e.chosen] > 0.10)
     return errors
 
@@ -250,9 +257,9 @@ def _false_alarms(select: int, sims: int) -> int:
 def test_layers_chosen_and_judged_on_the_same_prompts_would_be_caught_here():
     """The same simulation passes with the halves apart, and refuses a choice made on the evaluation half."""
     sims = 50
-    refuse_above(INTERVAL, _false_alarms(evidence.SELECTION, sims), sims)
+    refuse_above(INTERVAL, _false_alarms(sims), sims)
     with pytest.raises(AssertionError, match="more than"):
-        refuse_above(INTERVAL, _false_alarms(evidence.EVALUATION, sims), sims)
+        refuse_above(INTERVAL, _false_alarms(sims, select=evidence.EVALUATION), sims)
 
 
 def test_permutation_p_values_are_uniform_under_the_null():

@@ -156,6 +156,24 @@ def test_digit_bias_is_no_answer_classifier():
     assert outcomes(found, "C1") == {"supported"}
 
 
+def _by_derangement(mass: np.ndarray, own: np.ndarray) -> float:
+    """Own minus other answers over all pairs of problems, on the scale of the pairs that differ."""
+    pairs = [(p, q) for p in range(len(own)) for q in range(len(own)) if p != q]
+    told = [mass[p, own[p]] - mass[p, own[q]] for p, q in pairs]
+    return float(np.sum(told) / np.sum([own[p] != own[q] for p, q in pairs]))
+
+
+def test_answer_mass_is_compared_with_the_derangements_of_a_class():
+    r = study(Plant("sft", "answer", 5), **SMALL, arms={"sft": 1}).runs[0]
+    m = evidence.masses([r], "symbolic", "answer", "multiply")
+    here = [i for i, p in enumerate(r.prompts) if p.operation == "multiply" and p.half == 1]
+    mass = np.exp(r.answers[2, :, here].astype(float))
+    for layer in (2, 5):
+        got = (m.own - m.others)[0, 2, m.half == 1, layer].mean()
+        assert got == pytest.approx(_by_derangement(mass[:, layer], r.own_answer[here]), abs=1e-6)
+        assert got == pytest.approx(m.own[0, 2, m.half == 1, layer].mean(), abs=0.02 if layer == 5 else 2e-3)
+
+
 def test_copying_is_called_copying():
     found = judge(["E2"], Plant("sft", "glyphs", 5, 0.8))
     assert kinds(found, "E2") == {"copying"}
