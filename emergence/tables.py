@@ -152,23 +152,31 @@ def _fold(values: np.ndarray, n: int) -> np.ndarray:
     return np.array([np.nanmax(part) for part in np.array_split(values, n)])
 
 
-def summary(verdicts: Sequence[Verdict], study: Study, experiment: Any, width: int = 100) -> list[str]:
+def summary(
+    verdicts: Sequence[Verdict], study: Study, experiment: Any, width: int = 100, colour: bool = False
+) -> list[str]:
     """What stands at the end of a run: verdicts, counts, and strength by layer and step of every arm.
 
     One sparkline table per arm: of operation words where the arm is taught them (`classified`), else answers.
     """
-    lines = plain(verdict_report(verdicts), width).splitlines()
+    lines = plain(verdict_report(verdicts), width, colour).splitlines()
     methods = {arm.name: arm.method for arm in experiment.arms}
     for arm in frames.arms(study):
         family = "words" if methods.get(arm) == "classified" else "answer"
-        lines += ["", *plain(strength_table(study, arm, family), width).splitlines()]
+        lines += ["", *plain(strength_table(study, arm, family), width, colour).splitlines()]
     return lines
 
 
-def plain(renderable: RenderableType, width: int = 100) -> str:
-    """The same without colours or trailing blanks, for logs and files."""
+def plain(renderable: RenderableType, width: int = 100, colour: bool = False) -> str:
+    """The same as text without trailing blanks, for logs and files; with terminal colours where asked for."""
     buffer = io.StringIO()
-    Console(file=buffer, width=width, no_color=True, force_terminal=False, highlight=False).print(renderable)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    assert all(cell_len(line) <= width for line in lines)
-    return "\n".join(lines)
+    system: Any = "standard" if colour else None
+    Console(
+        file=buffer,
+        width=width,
+        color_system=system,
+        force_terminal=colour,
+        no_color=not colour,
+        highlight=False,
+    ).print(renderable)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

@@ -6,6 +6,7 @@ import csv
 import html.parser
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,15 @@ def test_strength_table_finds_the_peak_and_scales_to_it() -> None:
     assert "█" in last
     assert max(map(len, text.splitlines())) <= 100
     assert "no such arm" in tables.plain(tables.strength_table(study, "grpo"))
+
+
+def test_colours_are_added_only_where_they_are_asked_for() -> None:
+    table = tables.verdict_table(case.verdicts())
+    coloured = tables.plain(table, colour=True)
+    assert "\x1b[31m" in coloured
+    assert "\x1b" not in tables.plain(table)
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert [line.rstrip() for line in stripped.splitlines()] == tables.plain(table).splitlines()
 
 
 def test_sparkline_of_known_values() -> None:

@@ -57,7 +57,7 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
   const layers = values[0].length, left = 26, gap = 5, bottom = 16, width = 300;
   const high = Math.max(3, Math.min(12, 230 / layers)), wide = (width - left - gap) / steps.length, height = layers * high;
   const x = (s) => left + s * wide + (s > 0 ? gap : 0), y = (l) => (layers - 1 - l) * high;
-  const root = svg("svg", { class: "heat", viewBox: `0 0 ${width} ${height + bottom}`, tabindex: 0, role: "application",
+  const root = svg("svg", { class: "heat", viewBox: `0 -1 ${width + 1} ${height + bottom + 1}`, tabindex: 0, role: "application",
     "aria-roledescription": "heat map", "aria-label": `${name}. Arrow keys move, Enter selects.` });
   for (let s = 0; s < steps.length; s++) for (let l = 0; l < layers; l++) {
     const v = values[s][l];
