@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
+from . import examples
 from .tokens import Row
 
 # Batches whose rows are handed out together, like lengths into the same batch.
@@ -126,14 +127,37 @@ def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
     Prompts, the multiset of answers and so every token count stay as they are. No row keeps its own answer,
     save where one answer belongs to more than half of a class (then as few as can be). `problem` still says
     the truth.
+
+    Examples of one's own are permuted over all classes instead: there the class may settle the answer (even,
+    odd), and within it nothing would change. Every class then has answers of all classes, in the shares that
+    they have of all rows, to the nearest row.
     """
     rng = np.random.default_rng([seed, 0x5EED])
     out = list(rows)
-    for members in strata(rows).values():
+    own = [members for (style, _), members in strata(rows).items() if style == examples.STYLE]
+    for i, source in _across(own, rng):
+        out[i] = replace(rows[i], answer_ids=rows[source].answer_ids)
+    for (style, _), members in strata(rows).items():
+        if style == examples.STYLE:
+            continue
         answers = np.array([rows[i].problem.answer for i in members])
         for i, source in zip(members, _derangement(answers, rng), strict=True):
             out[i] = replace(rows[i], answer_ids=rows[members[source]].answer_ids)
     return tuple(out)
+
+
+def _across(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Rows, each with one whose answer it gets: a permutation that gives every group its share of each group.
+
+    Sources of all groups are spread evenly over one line, of which each group takes one piece.
+    """
+    spread = [
+        ((rank + 0.5) / len(group), int(i))
+        for group in groups
+        for rank, i in enumerate(rng.permutation(group))
+    ]
+    takers = [int(i) for group in groups for i in rng.permutation(group)]
+    return list(zip(takers, (i for _, i in sorted(spread)), strict=True))
 
 
 def _derangement(answers: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -30,11 +30,11 @@ def load(path: Path, overrides: Mapping[str, object] = NONE) -> Experiment:
     Raises `UsageError`, a line for each problem with file:line, field, value and remedy.
     """
     document = _read(path)
-    return resolver.resolve(document, overrides)
+    return resolver.resolve(document, overrides, path.parent)
 
 
 def parse(text: str, overrides: Mapping[str, object] = NONE, name: str = "config") -> Experiment:
-    """As `load`, from a text."""
+    """As `load`, from a text; it lies in no folder, so it can have no `examples`."""
     try:
         document = yaml_strict.read(text.encode("utf-8", "surrogatepass"), name, resolver.as_text)
     except yaml_strict.Refused as error:

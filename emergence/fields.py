@@ -19,7 +19,7 @@ from .yaml_strict import Document, Path
 
 def names(data: object) -> list[Path]:
     """Every name that a config may have; arms are those in `data`, or `*` where it has none."""
-    return list(_fields(layout.Layout, data, ()))
+    return list(_fields(layout.Layout, data, (), _classes(data)))
 
 
 def nearest(name: str, known: Sequence[Path]) -> str:
@@ -83,26 +83,34 @@ _EXAMPLES = {
 }
 
 
-def _fields(model: type[BaseModel], data: object, path: Path) -> Iterator[Path]:
+def _classes(data: Any) -> Sequence[str]:
+    if not layout.is_own(data):
+        return tasks.OPERATIONS
+    vocabulary = data["parameters"].get("task_vocabulary")
+    return list(vocabulary) if isinstance(vocabulary, dict) else ()
+
+
+def _fields(model: type[BaseModel], data: object, path: Path, classes: Sequence[str]) -> Iterator[Path]:
     for name, info in model.model_fields.items():
         yield (*path, name)
         inner = data.get(name) if isinstance(data, dict) else None
-        yield from _inside(info.annotation, inner, (*path, name))
+        yield from _inside(info.annotation, inner, (*path, name), classes)
 
 
-def _inside(annotation: Any, data: object, path: Path) -> Iterator[Path]:
+def _inside(annotation: Any, data: object, path: Path, classes: Sequence[str]) -> Iterator[Path]:
     origin = get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield from _fields(annotation, data, path)
+        yield from _fields(annotation, data, path, classes)
     elif origin in (Annotated, Union, types.UnionType):
         for part in get_args(annotation)[: 1 if origin is Annotated else None]:
-            yield from _inside(part, data, path)
+            yield from _inside(part, data, path, classes)
     elif origin is dict:
         value = get_args(annotation)[1]
         arms = isinstance(value, type) and issubclass(value, BaseModel)
-        for key in (list(data) if isinstance(data, dict) and data else ["*"]) if arms else tasks.OPERATIONS:
+        for key in (list(data) if isinstance(data, dict) and data else ["*"]) if arms else classes:
+            inner = data.get(key) if isinstance(data, dict) else None
             yield (*path, key)
-            yield from _inside(value, data.get(key) if isinstance(data, dict) else None, (*path, key))
+            yield from _inside(value, inner, (*path, key), classes)
 
 
 def _alike(pattern: Path, path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from . import tasks
+from . import examples, tasks
 from .wording import did_you_mean, quoted
 
 CLASS_NAMES = {
@@ -26,6 +26,9 @@ UNUSED = {
 }
 """Fields of lazarus configs that mean nothing here; they are noticed, not refused."""
 
+OWN = {"classes": "own"}
+"""Context of a validation in which classes may have any name."""
+
 Method = Literal["sft", "shuffled", "classified", "dual_reward", "grpo"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _TARGET = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
@@ -35,21 +38,30 @@ def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _operation(value: object) -> object:
-    return CLASS_NAMES.get(value, value) if isinstance(value, str) else value
+def is_own(data: object) -> bool:
+    """Whether a document asks for examples of its own, so that their classes are its classes."""
+    parameters = data.get("parameters") if isinstance(data, dict) else None
+    return isinstance(parameters, dict) and parameters.get("examples") is not None
 
 
-def _known(operation: str) -> str:
-    if operation not in tasks.OPERATIONS:
+def _operation(value: object, info: Any) -> object:
+    return CLASS_NAMES.get(value, value) if isinstance(value, str) and info.context != OWN else value
+
+
+def _known(operation: str, info: Any) -> str:
+    if info.context == OWN:
+        if wrong := examples.unnameable(operation):
+            raise ValueError(wrong)
+    elif operation not in tasks.OPERATIONS:
         hint = did_you_mean(operation, tasks.OPERATIONS)
         raise ValueError(f"unknown operation {quoted(operation)}{hint}; known: {', '.join(tasks.OPERATIONS)}")
     return operation
 
 
-def _renamed(value: object) -> object:
+def _renamed(value: object, info: Any) -> object:
     if not isinstance(value, dict):
         return value
-    names = [_operation(key) for key in value]
+    names = [_operation(key, info) for key in value]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"the class {twice} is given twice under two names; keep one")
     return dict(zip(names, value.values(), strict=True))
@@ -206,7 +218,9 @@ class Prompt(_Section):
     """A prompt to look at, with the answer that it should have."""
 
     prompt: str = Field(description="such as `7 * 8 = `")
-    expected: str | None = Field(default=None, description="its answer, checked; computed if unset")
+    expected: str | None = Field(
+        default=None, description="its answer, checked; computed if unset (needed with `examples`)"
+    )
 
 
 def _prompts(value: object) -> object:
@@ -228,6 +242,13 @@ class Parameters(_Section):
     )
     num_test: Annotated[int, Field(ge=10, le=100_000)] = Field(
         60, description="test problems a class, the ones judged"
+    )
+    examples: Annotated[str | None, Field(min_length=1, max_length=500)] = Field(
+        default=None,
+        description="a JSONL file of prompts of your own, in the config's folder, a line each: "
+        '`{"class": "even", "prompt": "The number 48 is", "answer": " even"}`; its classes, any names, are '
+        "those of `task_vocabulary`, its style is `own`; without `operations`, `operands`, `styles`, "
+        "`read_styles`",
     )
     operations: Annotated[list[Operation], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
         default=None, description="the classes; those of `task_vocabulary` if unset"

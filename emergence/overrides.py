@@ -33,7 +33,7 @@ def apply(document: Document, given: Mapping[str, object], as_text: Callable[[Pa
     wrong, notices = [], []
     # What is said of one arm comes after what is said of all.
     for name, value in sorted(given.items(), key=lambda item: "training_methods" in item[0]):
-        path, known = _path(name), fields.names(document.data)
+        path, known = _path(name, document.data), fields.names(document.data)
         place = f"-p {printable(name)}"
         if path not in known:
             wrong.append(f"{place}: unknown parameter{fields.nearest(name, known)}")
@@ -50,8 +50,10 @@ def apply(document: Document, given: Mapping[str, object], as_text: Callable[[Pa
     return notices
 
 
-def _path(name: str) -> Path:
+def _path(name: str, data: object) -> Path:
     parts = name.split(".")
+    if layout.is_own(data):
+        return tuple(parts)
     return tuple(
         layout.CLASS_NAMES.get(p, p) if i and parts[i - 1] in _BY_CLASS else p for i, p in enumerate(parts)
     )
@@ -75,7 +77,8 @@ def _put(document: Document, path: Path, value: object, place: str) -> None:
         if not isinstance(section.get(part), dict):
             section[part] = {}
         section = section[part]
-    for name in [k for k in section if layout.CLASS_NAMES.get(k) == path[-1]]:
+    own = layout.is_own(document.data)
+    for name in [k for k in section if layout.CLASS_NAMES.get(k) == path[-1] and not own]:
         del section[name]
     section[path[-1]] = value
     document.overridden[path] = place

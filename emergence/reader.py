@@ -50,7 +50,7 @@ class Plan:
 def plan(
     tokenizer: Any,
     vocabulary: tokens.Vocabulary,
-    test: Sequence[tasks.Problem],
+    test: Sequence[tasks.Item],
     shown: Sequence[Prompt],
     styles: Sequence[str],
     random_words: Mapping[str, tuple[int, ...]],
@@ -67,13 +67,21 @@ def plan(
         for p in test
     ]
     prompts += shown
+    prompt_ids = tuple(tokens.encode_prompt(tokenizer, p.text) for p in prompts)
     firsts = [tokens.encode_answer(tokenizer, p.text, p.answer)[0] for p in prompts]
     answer_ids = sorted(set(firsts))
     return Plan(
         prompts=tuple(prompts),
-        prompt_ids=tuple(tokens.encode_prompt(tokenizer, p.text) for p in prompts),
+        prompt_ids=prompt_ids,
         classes=tuple(vocabulary.words),
-        words={style: vocabulary.for_style(style) for style in dict.fromkeys(p.style for p in prompts)},
+        words={
+            style: vocabulary.for_style(
+                style,
+                [p.text for p in prompts if p.style == style],
+                [ids for p, ids in zip(prompts, prompt_ids, strict=True) if p.style == style],
+            )
+            for style in dict.fromkeys(p.style for p in prompts)
+        },
         glyphs=dict(vocabulary.glyphs),
         random_words=dict(random_words),
         answer_ids=tuple(answer_ids),
@@ -81,7 +89,7 @@ def plan(
     )
 
 
-def _halves(test: Sequence[tasks.Problem], seed: int) -> dict[tasks.Problem, int]:
+def _halves(test: Sequence[tasks.Item], seed: int) -> dict[tasks.Item, int]:
     rng = np.random.default_rng([seed, 7])
     half = {}
     for operation in dict.fromkeys(p.operation for p in test):
@@ -94,16 +102,19 @@ def _halves(test: Sequence[tasks.Problem], seed: int) -> dict[tasks.Problem, int
 def read(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
     """One checkpoint's arrays, axes [layer, prompt, ...] in the plan's order of prompts."""
     parts: dict[str, np.ndarray] = {}
+    marked = [i for i, c in enumerate(plan.classes) if plan.glyphs[c]]
     for style, words in plan.words.items():
         where = np.array([i for i, p in enumerate(plan.prompts) if p.style == style])
         sets = {f"words {c}": words[c] for c in plan.classes}
-        sets |= {f"glyphs {c}": plan.glyphs[c] for c in plan.classes}
+        sets |= {f"glyphs {plan.classes[i]}": plan.glyphs[plan.classes[i]] for i in marked}
         sets |= {f"random {name}": ids for name, ids in plan.random_words.items()}
         sets |= {f"answer {i}": (i,) for i in plan.answer_ids}
         got = lens.read([plan.prompt_ids[i] for i in where], token_sets=sets, top_k=TOP_K)
         mass = got.log_mass
-        cuts = np.cumsum([len(plan.classes), len(plan.classes), len(plan.random_words)])
-        words_, glyphs, random_, answers = np.split(mass, cuts, axis=2)
+        cuts = np.cumsum([len(plan.classes), len(marked), len(plan.random_words)])
+        words_, written, random_, answers = np.split(mass, cuts, axis=2)
+        glyphs = np.full_like(words_, -np.inf)  # a class without glyphs has no mass on them
+        glyphs[..., marked] = written
         found = {
             "words": words_,
             "glyphs": glyphs,

@@ -5,40 +5,51 @@ In: a document that was read, and overrides. Out: an `Experiment` with its notic
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from . import arms, fields, layout, overrides, tasks
+from . import arms, corpus, examples, fields, layout, overrides, tasks
 from .arms import Findings
 from .errors import UsageError
+from .examples import Example
 from .settings import Experiment, Task, TestPrompt
 from .wording import did_you_mean, dotted, printable, quoted
 from .yaml_strict import Document, Path
 
+_TEXTS = ("name", "model", "description", "examples", "task_vocabulary", "test_prompts")
 _VOCABULARY: Path = ("parameters", "task_vocabulary")
 _MOST = 30
 """Problems that are told in words; the rest is a number."""
+_ALONE = "{} class; a classifier tells classes apart: write at least 2"
 _ANYWHERE = (2, 99)
 """Operands of a class for which the config names none."""
 
 
-def resolve(document: Document, given: Mapping[str, object]) -> Experiment:
-    """The experiment in a document, after the overrides; raises `UsageError` with a line for each problem."""
+def resolve(
+    document: Document, given: Mapping[str, object], folder: pathlib.Path | None = None
+) -> Experiment:
+    """The experiment in a document, after the overrides; raises `UsageError` with a line for each problem.
+
+    `folder` is where the document lies, and its `examples` with it.
+    """
     if not isinstance(document.data, dict):
         what = "empty" if document.data in (None, "") else "not a mapping"
         raise UsageError(f"{document.place(())}: the config is {what}; write name, model and parameters")
-    for path, line in list(document.lines.items()):
-        document.lines.setdefault(tuple(layout.CLASS_NAMES.get(str(p), p) for p in path), line)
+    if not layout.is_own(document.data):
+        for path, line in list(document.lines.items()):
+            document.lines.setdefault(tuple(layout.CLASS_NAMES.get(str(p), p) for p in path), line)
     notices = _top_level(document) + overrides.apply(document, given, as_text) + _without_meaning(document)
     wrong = list(document.wrong)
     try:
-        file = layout.Layout.model_validate(document.data)
+        context = layout.OWN if layout.is_own(document.data) else None
+        file = layout.Layout.model_validate(document.data, context=context)
     except ValidationError as error:
         wrong += fields.explain(error, document)
     findings = Findings(document, notices, wrong)
-    experiment = None if wrong else _experiment(file, findings)
+    experiment = None if wrong else _experiment(file, findings, folder)
     if experiment is None or findings.wrong:
         raise UsageError("\n".join(_told(findings)))
     return experiment
@@ -54,7 +65,7 @@ def as_text(path: Path) -> bool:
     """Fields whose value is the text that was written: the word `no`, the answer 56, the name 1e5."""
     if path[:1] == ("parameters",):
         path = path[1:]
-    if path[:1] in (("name",), ("model",), ("description",), ("task_vocabulary",), ("test_prompts",)):
+    if path[:1] in {(name,) for name in _TEXTS}:
         return True
     return path[:2] == ("training", "training_methods") and path[3:4] == ("classifier_targets",)
 
@@ -96,13 +107,14 @@ def _without_meaning(document: Document) -> list[str]:
     return notices
 
 
-def _experiment(file: layout.Layout, findings: Findings) -> Experiment:
-    operations = _operations(file.parameters, findings)
+def _experiment(file: layout.Layout, findings: Findings, folder: pathlib.Path | None) -> Experiment:
+    own = corpus.gather(file.parameters, findings, folder)
+    operations = _operations(file.parameters, own, findings)
     written = file.parameters.task_vocabulary
     vocabulary = {cls: _words(cls, [*words], findings) for cls, words in written.items() if cls in operations}
     vocabulary = {cls: vocabulary[cls] for cls in operations if cls in vocabulary}
-    _check_overlap(vocabulary, findings)
-    prompts = tuple(_prompts(file.parameters, operations, findings))
+    _check_overlap(vocabulary, {} if own else {g: cls for cls, g in tasks.GLYPHS.items()}, findings)
+    prompts = tuple(_prompts(file.parameters, operations, own, findings))
     for field in ("name", "description", "model"):
         if bad := _unprintable(getattr(file, field)):
             findings.say((field,), f"holds the character {bad}; write it without")
@@ -111,14 +123,18 @@ def _experiment(file: layout.Layout, findings: Findings) -> Experiment:
         description=file.description,
         model=file.model,
         arms=arms.resolve(file, vocabulary, findings),
-        task=_task(file.parameters, operations, prompts, findings),
+        task=_task(file.parameters, operations, prompts, own, findings),
         vocabulary=vocabulary,
         test_prompts=prompts,
         notices=tuple(findings.notices),
     )
 
 
-def _operations(p: layout.Parameters, findings: Findings) -> tuple[str, ...]:
+def _operations(p: layout.Parameters, own: Sequence[Example], findings: Findings) -> tuple[str, ...]:
+    if p.examples is not None:
+        if len(p.task_vocabulary) < 2:
+            findings.say(_VOCABULARY, _ALONE.format(len(p.task_vocabulary)))
+        return tuple(p.task_vocabulary)
     named = p.operations if p.operations is not None else list(p.task_vocabulary)
     for cls in p.task_vocabulary:
         if cls not in named:
@@ -127,7 +143,7 @@ def _operations(p: layout.Parameters, findings: Findings) -> tuple[str, ...]:
         if cls not in p.task_vocabulary:
             findings.say(_VOCABULARY, f"no words for the class {cls}; add some, or drop it from operations")
     if len(named) < 2:
-        findings.say(_VOCABULARY, f"{len(named)} class; a classifier tells classes apart: write at least 2")
+        findings.say(_VOCABULARY, _ALONE.format(len(named)))
     return tuple(op for op in tasks.OPERATIONS if op in named)
 
 
@@ -150,8 +166,9 @@ def _words(cls: str, written: Sequence[str], findings: Findings) -> tuple[str, .
     return tuple(kept)
 
 
-def _check_overlap(vocabulary: Mapping[str, Sequence[str]], findings: Findings) -> None:
-    owner = {glyph: cls for cls, glyph in tasks.GLYPHS.items()}
+def _check_overlap(
+    vocabulary: Mapping[str, Sequence[str]], owner: dict[str, str], findings: Findings
+) -> None:
     for cls, words in vocabulary.items():
         for word in words:
             first = owner.setdefault(word.casefold(), cls)
@@ -161,24 +178,34 @@ def _check_overlap(vocabulary: Mapping[str, Sequence[str]], findings: Findings) 
 
 
 def _task(
-    p: layout.Parameters, operations: tuple[str, ...], prompts: Sequence[TestPrompt], findings: Findings
+    p: layout.Parameters,
+    operations: tuple[str, ...],
+    prompts: Sequence[TestPrompt],
+    own: tuple[Example, ...],
+    findings: Findings,
 ) -> Task:
-    ranges = p.operands
+    ranges = {op: tuple(p.operands.get(op, _ANYWHERE)) for op in operations if p.examples is None}
     task = Task(
         operations=operations,
-        operands={op: (ranges[op][0], ranges[op][1]) if op in ranges else _ANYWHERE for op in operations},
-        styles=tuple(p.styles),
-        read_styles=tuple(p.read_styles),
+        operands=ranges,  # type: ignore[arg-type]
+        examples=own,
+        styles=tuple(p.styles) if p.examples is None else (examples.STYLE,),
+        read_styles=tuple(p.read_styles) if p.examples is None else (examples.STYLE,),
         num_train=p.num_samples // max(len(operations), 1),
         num_valid=p.num_valid,
         num_test=p.num_test,
         seed=p.seed,
     )
-    if unread := [style for style in p.styles if style not in p.read_styles]:
+    if unread := [style for style in task.styles if style not in task.read_styles]:
         findings.say(("parameters", "read_styles"), f"{unread[0]} is trained on but not read; add it")
     if task.num_train < 1:
         findings.say(("parameters", "num_samples"), f"{p.num_samples} is less than one a class; raise it")
     need = task.num_train + task.num_valid + task.num_test
+    shown = {t.problem.key for t in prompts}
+    for op in operations if own else ():
+        free = sum(e.operation == op and e.key not in shown for e in own)
+        if short := examples.shortage(op, free, need):
+            findings.say(("parameters", "examples"), short)
     for op, (low, high) in task.operands.items():
         path = ("parameters", "operands", op)
         if op == "divide" and low == 0:
@@ -188,8 +215,11 @@ def _task(
     return task
 
 
-def _prompts(p: layout.Parameters, operations: Sequence[str], findings: Findings) -> Iterator[TestPrompt]:
+def _prompts(
+    p: layout.Parameters, operations: Sequence[str], own: Sequence[Example], findings: Findings
+) -> Iterator[TestPrompt]:
     seen: set[str] = set()
+    known = {e.key: e for e in own}
     for cls, written in p.test_prompts.items():
         if cls not in operations:
             findings.note(("parameters", "test_prompts", cls), "left out: not among the operations")
@@ -198,6 +228,8 @@ def _prompts(p: layout.Parameters, operations: Sequence[str], findings: Findings
             path: Path = ("parameters", "test_prompts", cls, i)
             if row.prompt in seen:
                 findings.say(path, f"{quoted(row.prompt)} is given twice; drop one")
+            elif p.examples is not None:
+                yield from corpus.shown(cls, row, path, known, findings)
             elif shown := _prompt(cls, row, path, p.read_styles, findings):
                 yield shown
             seen.add(row.prompt)

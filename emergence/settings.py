@@ -9,10 +9,11 @@ import hashlib
 import json
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from . import tasks
 from .errors import UsageError
+from .examples import STYLE, Example
 from .wording import did_you_mean
 
 
@@ -58,7 +59,10 @@ class Task(_Settled):
     """The problems: counts are per class."""
 
     operations: tuple[str, ...]
+    """The classes; with `examples`, theirs."""
     operands: dict[str, tuple[int, int]]
+    examples: tuple[Example, ...] = Field(default=(), exclude=True, repr=False)
+    """Prompts of one's own instead of arithmetic; too many for a dump, but part of the hash."""
     styles: tuple[str, ...] = ("symbolic",)
     """Trained on."""
     read_styles: tuple[str, ...] = ("symbolic", "worded")
@@ -77,16 +81,20 @@ class TestPrompt(_Settled):
     operation: str
     prompt: str
     expected: str
+    own: bool = Field(default=False, exclude=True)
+    """It is no arithmetic."""
 
     @property
-    def problem(self) -> tasks.Problem:
+    def problem(self) -> tasks.Item:
         """What it asks."""
+        if self.own:
+            return Example(self.operation, self.prompt, self.expected)
         return tasks.parse(self.prompt)[0]
 
     @property
     def style(self) -> str:
         """How it asks."""
-        return tasks.parse(self.prompt)[1]
+        return STYLE if self.own else tasks.parse(self.prompt)[1]
 
 
 class Experiment(_Settled):
@@ -118,4 +126,6 @@ class Experiment(_Settled):
     def hash(self) -> str:
         """The first 12 hex digits of SHA-256 over all fields but the notices, as canonical JSON."""
         fields = self.model_dump(mode="json", exclude={"notices"})
+        if self.task.examples:
+            fields["task"]["examples"] = tasks.content_hash(self.task.examples)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,6 +1,7 @@
 """Problems with verifiable answers, the styles they are asked in, and splits that share no problem.
 
-In: operand ranges, counts and a seed. Out: `Splits` of `Problem`s, and JSONL files of them. Pure Python.
+In: operand ranges (or `Example`s of one's own), counts and a seed. Out: `Splits` of them, and JSONL files.
+Pure Python.
 
 Commuted pairs (`3 + 4`, `4 + 3`) are one problem: a suite that tests on the mirror image of what it trained
 on measures memory. See SCIENCE.md, *Data*.
@@ -12,13 +13,15 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from . import examples
 from .errors import UsageError
+from .examples import Example
 
 OPERATIONS = ("add", "subtract", "multiply", "divide")
 GLYPHS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
@@ -38,12 +41,17 @@ _OPERATION_OF |= {word: op for op, word in STYLE_WORDS["worded"].items()}
 
 @runtime_checkable
 class Ranges(Protocol):
-    """What `generate` needs to know; `config.Task` has it. Counts are per class."""
+    """What `generate` needs to know; `config.Task` has it. Counts are per class.
+
+    Where there are `examples`, the operations are their classes, and operands mean nothing.
+    """
 
     @property
     def operations(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def operands(self) -> Mapping[str, tuple[int, int]]: ...  # noqa: D102
+    @property
+    def examples(self) -> Sequence[Example]: ...  # noqa: D102
     @property
     def num_train(self) -> int: ...  # noqa: D102
     @property
@@ -109,22 +117,25 @@ class Problem:
                 raise UsageError(f"unknown prompt style {style!r}; known: {', '.join(STYLES)}")
 
 
+Item = Problem | Example
+"""What is asked: every stage takes either. Both have `operation`, `a`, `b`, `answer`, `key` and `prompt`."""
+
+
 @dataclass(frozen=True)
 class Splits:
     """Train, validation and test problems; no problem is in two of them. Raises `UsageError` otherwise."""
 
-    train: tuple[Problem, ...]
-    valid: tuple[Problem, ...]
-    test: tuple[Problem, ...]
+    train: tuple[Item, ...]
+    valid: tuple[Item, ...]
+    test: tuple[Item, ...]
 
     def __post_init__(self) -> None:
         keys = {name: {p.key for p in getattr(self, name)} for name in ("train", "valid", "test")}
         for one, other in (("train", "valid"), ("train", "test"), ("valid", "test")):
             if shared := sorted(keys[one] & keys[other]):
-                operation, a, b = shared[0]
                 raise UsageError(
-                    f"{len(shared)} problems are in both {one} and {other}, such as {a} {GLYPHS[operation]} "
-                    f"{b}; what is tested must not be trained on"
+                    f"{len(shared)} problems are in both {one} and {other}, such as {_named(shared[0])}; "
+                    "what is tested must not be trained on"
                 )
 
 
@@ -139,14 +150,8 @@ def parse(text: str) -> tuple[Problem, str]:
             operation = _OPERATION_OF.get(" ".join(sign.lower().split()))
             if operation and len(text) <= 200 and max(len(a), len(b)) <= 12:
                 return Problem(operation, int(a), int(b)), style
-    examples = " or ".join(repr(Problem("multiply", 7, 8).prompt(style)) for style in STYLES)
-    raise UsageError(f"{_short(text)} is no arithmetic prompt; write it like {examples}")
-
-
-def words_of(style: str) -> frozenset[str]:
-    """Every word, in lower case, that stands in some prompt of a style."""
-    problems = (Problem(op, 8, 2) for op in OPERATIONS)
-    return frozenset(w.lower() for p in problems for w in re.findall("[A-Za-z]+", p.prompt(style)))
+    known = " or ".join(repr(Problem("multiply", 7, 8).prompt(style)) for style in STYLES)
+    raise UsageError(f"{_short(text)} is no arithmetic prompt; write it like {known}")
 
 
 def distinct(operation: str, low: int, high: int) -> int:
@@ -158,9 +163,9 @@ def distinct(operation: str, low: int, high: int) -> int:
     return n * n if operation == "divide" else n * (n + 1) // 2
 
 
-def shortage(operation: str, low: int, high: int, need: int, exclude: Iterable[Problem] = ()) -> str:
+def shortage(operation: str, low: int, high: int, need: int, exclude: Iterable[Item] = ()) -> str:
     """Empty where a range holds `need` distinct problems outside `exclude`; otherwise what is wrong."""
-    inside = {p.key for p in exclude if _inside(p.key, operation, low, high)}
+    inside = {p.key for p in exclude if isinstance(p, Problem) and _inside(p.key, operation, low, high)}
     free = distinct(operation, low, high) - len(inside)
     if free >= need:
         return ""
@@ -170,20 +175,25 @@ def shortage(operation: str, low: int, high: int, need: int, exclude: Iterable[P
     )
 
 
-def generate(task: Ranges, exclude: Iterable[Problem] = ()) -> Splits:
+def generate(task: Ranges, exclude: Iterable[Item] = ()) -> Splits:
     """Balanced, seeded splits, classes interleaved; `exclude` (or its mirror image) is in none of them.
 
     Test problems are drawn first, so that they stay the same when more are trained on; each operation has its
     own generator, so that they stay the same when another operation joins. Raises `UsageError` where a range
-    holds too few distinct problems.
+    holds too few distinct problems, or a class too few examples.
     """
     exclude = tuple(exclude)
     banned = {p.key for p in exclude}
     sizes = (task.num_test, task.num_valid, task.num_train)
+    need = sum(sizes)
+    drawn: list[Sequence[Item]] = []
     for op in task.operations:
-        if short := shortage(op, *task.operands[op], sum(sizes), exclude):
+        if task.examples:
+            drawn.append(examples.draw(task.examples, op, need, task.seed, banned))
+        elif short := shortage(op, *task.operands[op], need, exclude):
             raise UsageError(f"operands.{op}: {short}")
-    drawn = [_draw(op, *task.operands[op], sum(sizes), task.seed, banned) for op in task.operations]
+        else:
+            drawn.append(_draw(op, *task.operands[op], need, task.seed, banned))
     parts, start = [], 0
     for size in sizes:
         each = [problems[start : start + size] for problems in drawn]
@@ -193,12 +203,12 @@ def generate(task: Ranges, exclude: Iterable[Problem] = ()) -> Splits:
     return Splits(train=train, valid=valid, test=test)
 
 
-def write_jsonl(path: Path, problems: Iterable[Problem]) -> None:
-    """One problem a line: `{"operation": "add", "a": 3, "b": 4, "answer": "7"}`."""
+def write_jsonl(path: Path, problems: Iterable[Item]) -> None:
+    """One problem a line: `{"operation": "add", "a": 3, "b": 4, "answer": "7"}`, or an example as it was."""
     path.write_text("".join(_line(p) for p in problems), encoding="utf-8")
 
 
-def read_jsonl(path: Path) -> tuple[Problem, ...]:
+def read_jsonl(path: Path) -> tuple[Item, ...]:
     """The problems of a file that `write_jsonl` wrote; raises `UsageError` naming every wrong line."""
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
@@ -216,7 +226,7 @@ def read_jsonl(path: Path) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def content_hash(problems: Iterable[Problem]) -> str:
+def content_hash(problems: Iterable[Item]) -> str:
     """SHA-256, in hex, of the problems in their order, as written to JSONL."""
     digest = hashlib.sha256()
     for p in problems:
@@ -225,7 +235,7 @@ def content_hash(problems: Iterable[Problem]) -> str:
 
 
 def _draw(
-    operation: str, low: int, high: int, need: int, seed: int, banned: set[tuple[str, int, int]]
+    operation: str, low: int, high: int, need: int, seed: int, banned: Collection[object]
 ) -> list[Problem]:
     # A string seeds by SHA-512: the same on every platform and not shifted by the other operations.
     rng = random.Random(f"{seed}/{operation}")
@@ -256,12 +266,22 @@ def _inside(key: tuple[str, int, int], operation: str, low: int, high: int) -> b
     return name == operation and all(low <= x <= high for x in pair)
 
 
-def _line(p: Problem) -> str:
+def _named(key: tuple[str, int, int] | tuple[str, str]) -> str:
+    if len(key) == 2:
+        return _short(key[1])
+    return f"{key[1]} {GLYPHS[key[0]]} {key[2]}"
+
+
+def _line(p: Item) -> str:
+    if isinstance(p, Example):
+        return examples.line(p)
     return json.dumps({"operation": p.operation, "a": p.a, "b": p.b, "answer": str(p.answer)}) + "\n"
 
 
-def _problem(line: str) -> Problem:
+def _problem(line: str) -> Item:
     row = json.loads(line)
+    if isinstance(row, dict) and "class" in row:
+        return examples.parse(line)
     if not isinstance(row, dict) or set(row) != {"operation", "a", "b", "answer"}:
         raise UsageError("needs exactly the keys operation, a, b, answer")
     if type(row["a"]) is not int or type(row["b"]) is not int:

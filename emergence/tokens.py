@@ -20,6 +20,7 @@ from numpy.random import Generator
 from . import tasks
 from .errors import NotMeasurable, UsageError
 
+_WORD = re.compile(r"[^\W\d_]+")
 _NEAREST = 40
 """Random words are drawn among this many nearest in rank."""
 
@@ -28,7 +29,7 @@ _NEAREST = 40
 class Row:
     """One problem in one style, as ids: what is trained on is `prompt_ids + answer_ids`."""
 
-    problem: tasks.Problem
+    problem: tasks.Item
     style: str
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
@@ -59,14 +60,22 @@ class Vocabulary:
     glyphs: dict[str, tuple[int, ...]]
     table: tuple[Entry, ...]
 
-    def for_style(self, style: str) -> dict[str, tuple[int, ...]]:
+    def for_style(
+        self, style: str, texts: Iterable[str], prompt_ids: Iterable[Sequence[int]]
+    ) -> dict[str, tuple[int, ...]]:
         """Ids by class, less the words that stand in the style's prompts: those would be copied.
 
-        Raises `UsageError` where that leaves a class without a word.
+        A word leaves the set of all its prompts, with all its variants, where one prompt holds it as a word
+        (whatever its capitals) or as a token. Raises `UsageError` where that leaves a class without a word.
         """
-        written = tasks.words_of(style)
+        written = {w.lower() for text in texts for w in _WORD.findall(text)}
+        seen = {i for ids in prompt_ids for i in ids}
         sets = {
-            cls: _union(e for e in self._words(cls) if not set(e.word.lower().split()) & written)
+            cls: _union(
+                e
+                for e in self._words(cls)
+                if not set(e.word.lower().split()) & written and not set(e.ids) & seen
+            )
             for cls in self.words
         }
         for cls, ids in sets.items():
@@ -132,7 +141,7 @@ def end_of_text(tokenizer: Any) -> int:
     return int(eos)
 
 
-def rows(tokenizer: Any, problems: Iterable[tasks.Problem], styles: Sequence[str]) -> tuple[Row, ...]:
+def rows(tokenizer: Any, problems: Iterable[tasks.Item], styles: Sequence[str]) -> tuple[Row, ...]:
     """Every problem in every style, a problem's styles next to one another."""
     eos = end_of_text(tokenizer)
     return tuple(
@@ -147,9 +156,7 @@ def rows(tokenizer: Any, problems: Iterable[tasks.Problem], styles: Sequence[str
     )
 
 
-def boundary_report(
-    tokenizer: Any, problems: Iterable[tasks.Problem], styles: Sequence[str]
-) -> tuple[str, ...]:
+def boundary_report(tokenizer: Any, problems: Iterable[tasks.Item], styles: Sequence[str]) -> tuple[str, ...]:
     """A note for each style in which prompt and answer encoded together differ from one after the other.
 
     Nothing is wrong then: the suite trains and reads on the latter. But pretraining saw the former.

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "emergence"
 STAGES = {
     "ground": "errors wording progress files",
     "store": "sealing locks inventory store",
-    "tasks": "own tasks",
-    "config": "yaml_strict layout settings arms fields overrides resolver config reference",
+    "tasks": "own examples tasks",
+    "config": "yaml_strict layout settings arms fields overrides corpus resolver config reference",
     "tokens": "tokens",
     "models": "blas cpu gguf folders targets adapters models",
     "lens": "stream midpoint readout lens_reading show proof lens tuned",

@@ -17,6 +17,7 @@ from emergence.tasks import OPERATIONS, STYLES, Problem, Splits
 class Ranges:
     operations: tuple[str, ...] = ("add", "subtract", "multiply")
     operands: dict[str, tuple[int, int]] = field(default_factory=lambda: dict.fromkeys(OPERATIONS, (2, 40)))
+    examples: tuple[tasks.Example, ...] = ()
     num_train: int = 100
     num_valid: int = 20
     num_test: int = 30
@@ -215,11 +216,6 @@ def test_splits_that_share_a_mirrored_problem_are_refused():
         Splits((one,), (), (mirrored,))
     with pytest.raises(UsageError, match="both valid and test"):
         Splits((), (one,), (mirrored,))
-
-
-def test_the_words_of_a_style_are_those_of_its_prompts():
-    assert tasks.words_of("symbolic") == frozenset()
-    assert tasks.words_of("worded") == {"what", "is", "plus", "minus", "times", "divided", "by"}
 
 
 def test_an_unknown_style_is_refused():

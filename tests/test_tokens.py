@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from emergence import tasks, tokens
 from emergence.errors import NotMeasurable, UsageError
-from emergence.tasks import Problem
+from emergence.tasks import OPERATIONS, Problem
 
 VOCABULARY = {
     "add": ("add", "plus", "sum", "+"),
@@ -293,9 +293,14 @@ def test_a_glyph_counts_as_a_glyph_of_its_class_even_if_not_written():
         tokens.audit(tiny.tokenizer(), {"add": ("add",), "subtract": ("minus", "+")})
 
 
+def _in_style(vocabulary, tokenizer, style):
+    texts = [Problem(op, 8, 2).prompt(style) for op in OPERATIONS]
+    return vocabulary.for_style(style, texts, [tokens.encode_prompt(tokenizer, t) for t in texts])
+
+
 def test_words_of_a_styles_prompts_leave_the_set_with_all_their_variants(tokenizer):
     vocabulary = tokens.audit(tokenizer, VOCABULARY)
-    symbolic, worded = vocabulary.for_style("symbolic"), vocabulary.for_style("worded")
+    symbolic, worded = (_in_style(vocabulary, tokenizer, style) for style in ("symbolic", "worded"))
     assert symbolic == vocabulary.words
     for cls, copied in (("add", "plus"), ("subtract", "minus"), ("multiply", "times")):
         gone = set(symbolic[cls]) - set(worded[cls])
@@ -307,7 +312,25 @@ def test_words_of_a_styles_prompts_leave_the_set_with_all_their_variants(tokeniz
 def test_a_class_whose_words_all_stand_in_the_prompts_is_refused():
     vocabulary = tokens.audit(tiny.tokenizer(), {"add": ("plus",), "subtract": ("subtract",)})
     with pytest.raises(UsageError, match=r"add: every word stands in the worded prompts themselves \(plus\)"):
-        vocabulary.for_style("worded")
+        _in_style(vocabulary, tiny.tokenizer(), "worded")
+
+
+@pytest.mark.parametrize("text", ["the Plus sign", "a plus.", "PLUS"])
+def test_a_word_leaves_the_set_whatever_its_capitals_in_one_prompt(text):
+    vocabulary = tokens.audit(tiny.tokenizer(), {"add": ("plus", "sum"), "subtract": ("minus",)})
+    left = vocabulary.for_style("own", ["What is", text], [])
+    assert left == vocabulary.words | {"add": tokens.audit(tiny.tokenizer(), {"add": ("sum",)}).words["add"]}
+
+
+def test_a_word_leaves_the_set_where_it_is_a_token_of_a_longer_word():
+    tokenizer = tiny.tokenizer()
+    vocabulary = tokens.audit(tokenizer, {"add": ("add", "sum"), "subtract": ("minus",)})
+    text = "What is summary"
+    ids = tokens.encode_prompt(tokenizer, text)
+    assert set(ids) & set(vocabulary.words["add"]), "no token of the vocabulary in it: this tests nothing"
+    left = vocabulary.for_style("own", [text], [ids])
+    assert not set(ids) & set(left["add"])
+    assert left["subtract"] == vocabulary.words["subtract"]
 
 
 def test_the_table_prints_every_word_with_its_ids():
