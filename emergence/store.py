@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,15 +180,15 @@ class Store:
         return inventory.items(self.root)
 
     def remove(self, item: Entry | Item) -> None:
-        """Remove an entry with all that is nested in it; waits while somebody builds it."""
+        """Remove an entry with all that is nested in it; waits while somebody builds there."""
         # abspath takes out `..`, which would lead out of the store again
         if Path(os.path.abspath(self.root)) not in Path(os.path.abspath(item.path)).parents:
             raise UsageError(f"{item.path}: is not in the store {self.root}")
-        with (
-            files.explained(item.path),
-            locked(item.path.with_name(item.key), self.notice),
-            suppress(FileNotFoundError),
-        ):
+        with ExitStack() as held, files.explained(item.path), suppress(FileNotFoundError):
+            held.enter_context(locked(item.path.with_name(item.key), self.notice))
+            # what is being built inside would lose the ground it stands on
+            for lock in sorted(item.path.glob("*/*.lock")):
+                held.enter_context(locked(lock.with_suffix(""), self.notice))
             files.remove_tree(item.path)
             files.sweep(item.path.parent, deep=False)
 

@@ -166,27 +166,36 @@ def test_two_main_jobs_at_once_train_once_and_agree(home) -> None:
     assert all(any("experiments/tiny" in user for user in item.used_by) for item in runs)
 
 
+# What has just appeared in the store when the job is killed, in the order in which it appears.
+STAGES = (
+    "runs/*.partial/checkpoints/*",
+    "runs/*.partial/resume.json",
+    "runs/*/manifest.json",
+    "base*",
+    "runs/*/readings/*.partial/0*.npz",
+    "runs/*/readings/*/manifest.json",
+    "experiments/tiny",
+)
+
+
 @pytest.mark.slow
-def test_a_main_job_killed_again_and_again_ends_as_one_that_was_not(home, tmp_path) -> None:
+def test_a_main_job_killed_in_every_stage_ends_as_one_that_was_not(home, tmp_path) -> None:
     other = tmp_path / "home" / "undisturbed"
     shutil.copytree(home, other)
     (other / "config.yaml").write_text(CONFIG.format(model=other / "models" / "wonderland"))
-    began = time.monotonic()
-    job = start(other)
-    said = job.communicate()
-    assert job.returncode == 0, said
-    whole = time.monotonic() - began
-    generator, kills = random.Random(5), 0
-    for _ in range(10):
+    jobs, generator = [], random.Random(5)
+    for stage in STAGES:
         job = start(home)
-        time.sleep(generator.uniform(0.2, 0.9) * whole)
+        while job.poll() is None and not list((home / "store").glob(stage)):
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.1))
         job.kill()
-        job.communicate()
-        kills += job.returncode == -9
-    job = start(home)
-    said = job.communicate()
-    assert job.returncode == 0, said
-    assert kills > 5
+        jobs.append((job.communicate(), job.returncode))
+    assert [code for _, code in jobs] == [-9] * len(STAGES), jobs
+    for folder in (home, other):
+        job = start(folder)
+        said = job.communicate()
+        assert job.returncode == 0, said
     assert verdicts_of(home) == verdicts_of(other)
     for kind in ("runs/*/checkpoints/*/*", "runs/*/readings/*/*.npz", "base/*/base.npz"):
         of = [

@@ -343,6 +343,24 @@ def test_when_the_builder_is_killed_the_one_that_waits_goes_on_from_what_it_left
     assert len(store.notices) == 1
 
 
+def test_a_run_is_not_removed_under_those_who_read_it(disk) -> None:
+    store = Store(disk / "s")
+    run = store.get_or_build("runs", SPEC, build)
+
+    def slow(workdir: Path) -> dict[str, int]:
+        (disk / "reached").touch()
+        while not (disk / "go").exists():
+            time.sleep(0.01)
+        return build(workdir)
+
+    reader = faults._fork(lambda: Store(disk / "s").get_or_build("readings", SPEC, slow, parent=run))
+    while not (disk / "reached").exists():
+        time.sleep(0.01)
+    Store(disk / "s", lambda line: (disk / "go").touch()).remove(run)
+    assert faults._status(reader) == 0
+    assert Store(disk / "s").entries() == []
+
+
 def test_four_processes_that_find_the_same_damage_repair_it_once(disk) -> None:
     both(disk)
     faults.flip(next(disk.glob("runs/*/log")), 0, 0)
