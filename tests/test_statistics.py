@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -294,6 +295,17 @@ def test_probe_that_reads_the_operand_is_not_selective():
     assert found.control.min() > 0.6
     assert (found.selectivity.high < 0.2).all()
     assert found.p > 0.01
+
+
+def test_probe_that_tells_the_operation_by_its_operands_is_not_selective():
+    """Each operation has operands of its own, and streams hold nothing but them: accurate, and no finding."""
+    r = readings(styles=("symbolic",), hidden=96)
+    own = [replace(p, a=2 + 15 * (i // 60) + (i % 60) // 4) for i, p in enumerate(r.prompts)]
+    codes = rng(1).standard_normal((100, r.hidden.shape[2]))
+    streams = np.tile(codes[[p.a for p in own]], (r.n_layers, 1, 1)) + 0.01 * rng().random(r.hidden.shape)
+    found = probes.Bench(replace(r, prompts=tuple(own), hidden=streams), "symbolic", (5,)).probe("add")
+    assert found.accuracy[0] > 0.8
+    assert found.selectivity.high[0] < 0.2
 
 
 def test_control_labels_are_the_same_in_training_and_test_and_use_every_class():

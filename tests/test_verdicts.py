@@ -105,6 +105,13 @@ def test_a_word_classifier_in_the_middle_supports_e4_as_an_answer_classifier_doe
         assert {(v.outcome, v.family) for v in found.values()} == {("supported", family)}
 
 
+def test_a_claim_about_one_family_or_another_is_refuted_only_where_both_are():
+    """Words hold 10 % in the middle, neither more nor less for certain; answers hold nothing."""
+    found = judge(["E4"], Plant("sft", "words", 4, 0.1), prompt_sd=0.09, seed_sd=0.02)
+    assert outcomes(found, "E4") == {"inconclusive"}
+    assert all("answer: no classifier" in v.reason for v in found.values())
+
+
 @pytest.mark.parametrize(
     ("band", "n", "want"),
     [
