@@ -130,7 +130,8 @@ def verdicts() -> list[Verdict]:
         }
     }  # fmt: skip
     probed = {
-        "layers": [1, 2, 3], "accuracy": [0.7, 0.95, 0.99], "control": [0.5, 0.52, 0.55], "unseen": {"operands": 0.9},
+        "layers": [1, 2, 3], "accuracy": [0.7, 0.95, 0.99], "control": [0.5, 0.52, 0.55],
+        "unseen": {"operands": 0.9},
     }  # fmt: skip
     emerged = there | more | details
     trend = {"claim": "strength grows with the training steps", "statistic": "growth of mass per 100 steps"}
@@ -195,6 +196,7 @@ EXPERIMENT = SimpleNamespace(
     ),
 )
 PROVENANCE = {
+    "controls": {"planted classifier": "mass at L3 at least 0.96"},
     "predictions_version": 3,
     "device": "cpu",
     "versions": {"mlx": "0.32"},

@@ -142,14 +142,14 @@ function drawDrill(controls = true) {
 
 function drawTraining() {
   const grid = clear("training-grid"), names = Object.keys(DATA.logs), arms = [...new Set(names.map((n) => n.split("/")[0]))];
-  const curves = [["train_loss", "Training loss", null], ["valid_loss", "Validation loss", null], ["valid_accuracy", "Validation accuracy", percent]];
+  const curves = [["train_loss", "Training loss", null], ["valid_loss", "Validation loss", null], ["valid_accuracy", "Validation: first token right", percent], ["valid_exact", "Validation: whole answer right", percent], ["train_classifier_loss", "Loss of the classification term", null]];
   for (const [key, title, format] of curves) {
     const series = names.map((name) => ({ name: name.replace("/", " seed "), index: arms.indexOf(name.split("/")[0]), rows: DATA.logs[name].filter((r) => typeof r[key] === "number") }))
       .filter((s) => s.rows.length).map((s) => ({ ...s, x: s.rows.map((r) => r.step), y: s.rows.map((r) => r[key]) }));
     if (!series.length) continue;
     const top = format ? nice(Math.max(...series.flatMap((s) => s.y))) : Math.max(...series.flatMap((s) => s.y)) * 1.05;
     add(grid, card(title, lines({ series, from: 0, to: Math.max(...series.flatMap((s) => s.x), 1), top, name: title, xName: "step", ticks: ticksFor([...new Set(series.flatMap((s) => s.x))].sort((a, b) => a - b)), format: format || ((v) => v.toPrecision(3)), say }),
-      legend(arms.map((name, index) => ({ name, index })))));
+      legend(arms.map((name, index) => ({ name, index })).filter(({ index }) => series.some((s) => s.index === index)))));
   }
   for (const arm of ARMS) {
     const series = CLASSES.map((name, index) => { const rows = arm.correct[state.style][index], y = arm.steps.map((_, s) => mean(rows.map((r) => r[s])));
