@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import files, payload, results, tables
+from . import files, payload, records, results, tables
 from .errors import UsageError
 from .payload import Decode
 from .readings import Study
@@ -57,7 +57,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     content = results.document(experiment, verdicts, provenance)
     content["description"] = experiment.description
-    _write_json(folder / results.VERDICTS, content)
+    _write_json(folder / records.VERDICTS, content)
     logs = {f"{arm}/{seed}": rows for (arm, seed), rows in train_logs.items()}
     data = payload.build(study, logs, decode)
     data["decoded"] = {str(i): decode(i) for v in verdicts for i in v.token_ids} if decode else {}
@@ -145,7 +145,7 @@ def _write_json(path: Path, value: Any) -> None:
     files.write_atomic(
         path,
         json.dumps(
-            value, allow_nan=False, ensure_ascii=False, indent=1 if path.name == results.VERDICTS else None
+            value, allow_nan=False, ensure_ascii=False, indent=1 if path.name == records.VERDICTS else None
         ),
     )
 

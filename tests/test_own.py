@@ -95,9 +95,12 @@ def test_a_text_that_says_its_own_class_is_copying_and_refused(path: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("claim", "says"),
-    [(_claim(arm="sft"), "arm='base'"), (_claim(style="symbolic"), "style='own'"), (_claim(test="probe"), "control task")],
-    ids=["an arm", "a style", "a probe"],
-)  # fmt: skip
+    [
+        pytest.param(_claim(arm="sft"), "arm='base'", id="an arm"),
+        pytest.param(_claim(style="symbolic"), "style='own'", id="a style"),
+        pytest.param(_claim(test="probe"), "control task", id="a probe"),
+    ],
+)
 def test_claims_that_such_a_task_cannot_answer_are_refused(path: Path, claim: Prediction, says: str) -> None:
     from emergence.store import Store
 
