@@ -16,7 +16,7 @@ from . import evidence, statistics
 from .errors import UsageError
 from .evidence import EVALUATION, MIN_EVALUATED, Evidence, Masses
 from .predictions import Prediction, layers
-from .probes import Bench, Probe
+from .probes import Bench, Probe, has_control
 from .readings import Readings, Study
 
 GLYPHS_OF = {"words": "glyphs"}
@@ -94,6 +94,9 @@ class Desk:
         return m.over_steps() if p.any_step and len(m.steps) > 1 else m
 
     def _probe(self, p: Prediction, operation: str, runs: Sequence[Readings]) -> Draft:
+        if not has_control([q for q in runs[0].prompts if q.style == p.style]):
+            why = "these prompts have no operands, so there is no control task to compare a probe with"
+            return Draft("selectivity", p.family, blocked=why, threshold=p.threshold)
         key = ("probe", p.style, p.band)
         if key not in self._kept:
             self._kept[key] = Bench(runs[0], p.style, layers(p.band, runs[0].n_layers))
@@ -119,6 +122,8 @@ def _blocked(p: Prediction, m: Masses) -> str:
     if m.evaluated() < MIN_EVALUATED or (m.half == 0).sum() < MIN_EVALUATED:
         left = f", {m.copied} left out as copying" if m.copied else ""
         return f"{m.evaluated()} prompts of the class to judge on{left}; at least {MIN_EVALUATED} are needed"
+    if m.own_answer is not None and any(np.ptp(m.own_answer[m.half == h]) == 0 for h in (0, 1)):
+        return "all problems of the class have one answer: none is left to tell the right one from"
     if m.n_seeds < p.min_seeds:
         runs = "this run" if m.n_seeds == 1 else f"these {m.n_seeds} runs"
         return f"speaks of {runs} only: the claim is about training and needs {p.min_seeds} seeds"
@@ -230,7 +235,7 @@ def _bounded(e: Evidence, cell: int, p: Prediction) -> str:
 
 
 def _percent(x: float) -> str:
-    return f"{100 * x + 0.0:.1f} %"
+    return f"{round(100 * float(x), 1) + 0.0:.1f} %"
 
 
 def _share(i: statistics.Interval, cell: int) -> str:

@@ -321,13 +321,14 @@ def disjoint(prompts: Sequence[Prompt]) -> None:
     Raises
     ------
     BrokenExperiment
-        A problem (commuted pairs are one) is in both halves of a style.
+        A problem (commuted pairs are one) is in both halves of a style; a prompt, where there are no operands.
     """
     halves: dict[tuple[object, ...], set[int]] = {}
     for p in prompts:
         if p.half in (SELECTION, EVALUATION):
             pair = tuple(sorted((p.a, p.b))) if p.operation in ("add", "multiply") else (p.a, p.b)
-            halves.setdefault((p.style, p.operation, pair), set()).add(p.half)
+            problem = pair if any(pair) else p.text
+            halves.setdefault((p.style, p.operation, problem), set()).add(p.half)
     both = [f"{k[1]}{k[2]}" for k, found in halves.items() if len(found) > 1]
     if both:
         raise BrokenExperiment(

@@ -80,6 +80,11 @@ def fit(
         return np.asarray(model.fit(x, y).predict(new))
 
 
+def has_control(prompts: Sequence[Prompt]) -> bool:
+    """Whether there is a control task: prompts of one's own have no operands to give labels to."""
+    return any(p.a or p.b for p in prompts)
+
+
 def control_types(prompts: Sequence[Prompt]) -> Int[np.ndarray, " prompt"]:
     """What a control task gives its labels to: the first operand, or its leading digit if few recur."""
     train = {p.a for p in prompts if p.half == 0}
