@@ -44,8 +44,6 @@ class Example:
     def __post_init__(self) -> None:
         limits = (LONGEST_CLASS, LONGEST_PROMPT, LONGEST_ANSWER)
         for name, value, most in zip(_KEYS, (self.operation, self.text, self.answer), limits, strict=True):
-            if not isinstance(value, str):
-                raise UsageError(f"{name}: {printable(repr(value))} is not a text; put it in quotes")
             if not value.strip():
                 raise UsageError(f"{name}: empty; write one")
             if len(value) > most:
@@ -134,6 +132,8 @@ def parse(line: str) -> Example:
         raise UsageError(f'not JSON: {error}; write {{"class": ..., "prompt": ..., "answer": ...}}') from None
     if not isinstance(row, dict) or set(row) != set(_KEYS):
         raise UsageError(f"needs exactly the keys {', '.join(_KEYS)}; has {_told(row)}")
+    if other := next((k for k in _KEYS if not isinstance(row[k], str)), None):
+        raise UsageError(f"{other}: {printable(repr(row[other]))} is not a text; put it in quotes")
     return Example(row["class"], row["prompt"], row["answer"])
 
 

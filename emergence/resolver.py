@@ -229,7 +229,8 @@ def _prompts(
             if row.prompt in seen:
                 findings.say(path, f"{quoted(row.prompt)} is given twice; drop one")
             elif p.examples is not None:
-                yield from corpus.shown(cls, row, path, known, findings)
+                # Of a file that could not be read enough has been said.
+                yield from corpus.shown(cls, row, path, known, findings) if known else ()
             elif shown := _prompt(cls, row, path, p.read_styles, findings):
                 yield shown
             seen.add(row.prompt)

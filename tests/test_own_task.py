@@ -1,0 +1,312 @@
+"""A task of one's own goes the whole way: its file, its splits, its classes, training, reading, verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emergence import config, evidence, examples, experiment, frames, models, payload, tables, tasks, verdicts
+from emergence.batches import shuffled_answers
+from emergence.errors import UsageError
+from emergence.examples import Example
+from emergence.readings import Prompt
+from emergence.store import Store
+from emergence.tokens import Row
+
+CONFIG = """
+name: parity
+model: {model}
+training:
+  max_steps: 4
+  batch_size: 6
+  learning_rate: 5e-3
+  checkpoint_steps: [0, 4]
+  seeds: [0]
+  training_methods:
+    sft: {{method: sft}}
+    classified: {{method: classified, classifier_targets: {{even no: plus, odd: minus}}, max_steps: 4}}
+parameters:
+  examples: data/numbers.jsonl
+  num_samples: 24
+  num_valid: 4
+  num_test: 12
+  lora: {{rank: 4, alpha: 8}}
+  task_vocabulary:
+    even no: [plus, sum]
+    odd: [minus, difference]
+  test_prompts:
+    odd: [What is 9, {{prompt: What is 901, expected: minus}}]
+"""
+CLASSES = {"even no": "plus", "odd": "minus"}
+READ = {"arm": "base", "band": "intermediate", "style": "own"}
+PREDICTIONS = (
+    verdicts.Prediction("W", "a word", **READ, family="words", test="no classifier"),
+    verdicts.Prediction("A", "an answer", **READ, family="answer", test="classifier"),
+    verdicts.Prediction("S", "a probe", **READ, family="stream", test="probe"),
+    verdicts.Prediction("T", "a trained word", "sft", "words", "intermediate", "own", "growth"),
+)
+
+
+def numbers(count: int = 60) -> list[dict[str, str]]:
+    classes = list(CLASSES.items())
+    return [
+        {"class": classes[n % 2][0], "prompt": f"What is {n}", "answer": classes[n % 2][1]}
+        for n in range(count)
+    ]
+
+
+def written(folder: Path, rows: list[dict[str, str]] | str, text: str = CONFIG) -> Path:
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    lines = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "data" / "numbers.jsonl").write_text(lines)
+    (folder / "config.yaml").write_text(text.format(model=folder / "model"))
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    tiny.write_model(folder / "model")
+    loaded = config.load(written(folder, numbers()))
+    store = Store(folder / "store")
+    return experiment.prepare(loaded, PREDICTIONS, experiment.load(loaded, store), store)
+
+
+@pytest.fixture(scope="module")
+def runs(setting):
+    return experiment.train_all(setting)
+
+
+@pytest.fixture(scope="module")
+def study(setting, runs):
+    return experiment.read(setting, runs)
+
+
+def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(setting, study):
+    assert [(r.arm, r.steps) for r in study.runs] == [(a, (0, 4)) for a in ("sft", "classified", "shuffled")]
+    run = study.runs[0]
+    assert run.classes == tuple(CLASSES)
+    assert Counter((p.operation, p.style, p.half) for p in run.prompts) == {
+        **{(c, "own", half): 6 for c in CLASSES for half in (0, 1)},
+        ("odd", "own", -1): 2,
+    }
+    assert {p.text for p in run.prompts if p.half >= 0} < {row["prompt"] for row in numbers()}
+    assert np.all(np.isneginf(run.glyphs)), "these classes have no glyphs"
+
+
+def test_readings_agree_with_the_models_own_logits_in_float64(setting, runs, study):
+    with models.adapted(setting.model, runs[0].checkpoints[4]):
+        logits = np.array(setting.model(mx.array([setting.plan.prompt_ids[3]])))[0, -1].astype(np.float64)
+    p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    ids = list(setting.vocabulary.words["odd"])
+    assert np.exp(study.runs[0].words[1, -1, 3, 1]) == pytest.approx(p[ids].sum(), rel=1e-4)
+    own = study.runs[0].own_answer[3]
+    (first, *_) = setting.tokenizer.encode(CLASSES[study.runs[0].prompts[3].operation])
+    assert study.runs[0].answer_ids[own] == first
+
+
+def test_what_a_run_was_trained_on_is_kept_with_it_and_reads_back(setting, runs):
+    kept = {
+        name: tasks.read_jsonl(runs[0].entry.path / "data" / f"{name}.jsonl") for name in ("train", "test")
+    }
+    assert kept == {"train": setting.splits.train, "test": setting.splits.test}
+
+
+def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(setting, study):
+    judged = {(v.prediction, v.operation): v for v in experiment.judge(setting, PREDICTIONS, study)}
+    assert set(judged) == {(p.id, cls) for p in PREDICTIONS for cls in CLASSES}
+    for cls in CLASSES:
+        assert judged["W", cls].n_prompts == 6
+        assert judged["A", cls].outcome == judged["S", cls].outcome == "inconclusive"
+        assert "have one answer" in judged["A", cls].reason
+        assert "no control task" in judged["S", cls].reason
+
+
+def test_what_the_report_shows_of_it_is_finite_and_named(setting, study):
+    judged = experiment.judge(setting, PREDICTIONS, study)
+    shown = json.dumps(payload.build(study, {}, str), allow_nan=False)
+    assert "even no" in shown
+    assert "even no" in "".join(tables.summary(judged, study, setting.config))
+    assert frames.tidy(study.runs[0])["glyphs"].eq(0).all()
+
+
+def test_a_prompt_in_both_halves_is_refused_although_it_has_no_operands():
+    halves = [Prompt(text, "odd", 0, 0, "1", "own", half) for half, text in enumerate(("one", "two"))]
+    evidence.disjoint(halves)
+    with pytest.raises(Exception, match="both halves"):
+        evidence.disjoint([*halves, Prompt("one", "odd", 0, 0, "1", "own", 1)])
+
+
+# Splits
+
+
+def _task(found: list[Example], **counts: int) -> config.Task:
+    given = {"num_train": 8, "num_valid": 2, "num_test": 4} | counts
+    return config.Task(operations=tuple(CLASSES), operands={}, examples=tuple(found), **given)
+
+
+def _examples(count: int = 60) -> list[Example]:
+    return [Example(r["class"], r["prompt"], r["answer"]) for r in numbers(count)]
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_splits_are_balanced_disjoint_and_the_same_whatever_the_order_of_the_file(random, seed):
+    shuffled = _examples()
+    random.shuffle(shuffled)
+    shown = shuffled[:3]
+    splits = tasks.generate(_task(shuffled, seed=seed), exclude=shown)
+    assert splits == tasks.generate(_task(_examples(), seed=seed), exclude=shown)
+    for part, size in ((splits.train, 8), (splits.valid, 2), (splits.test, 4)):
+        assert Counter(e.operation for e in part) == dict.fromkeys(CLASSES, size)
+        assert not set(part) & set(shown)
+    assert len({e.key for part in (splits.train, splits.valid, splits.test) for e in part}) == 28
+
+
+def test_test_prompts_stay_the_same_when_more_are_trained_on_and_differ_by_seed():
+    assert tasks.generate(_task(_examples())).test == tasks.generate(_task(_examples(), num_train=20)).test
+    assert tasks.generate(_task(_examples())).test != tasks.generate(_task(_examples(), seed=1)).test
+
+
+def test_too_few_examples_are_refused_with_the_numbers():
+    with pytest.raises(UsageError, match="13 examples of the class odd, but 14 a class are needed"):
+        tasks.generate(_task(_examples()[:-33]))
+
+
+@given(st.builds(Example, st.just("a b"), *[st.text('xé 😀\n"\\\u2028', min_size=1).filter(str.strip)] * 2))
+def test_an_example_reads_back_from_its_line(example):
+    assert examples.parse(examples.line(example)) == example
+
+
+# The control
+
+
+def _rows(sizes: list[int]) -> list[Row]:
+    made = [Example(f"c{k}", f"{k} {i}", str(k)) for k, n in enumerate(sizes) for i in range(n)]
+    return [Row(e, "own", (1, i), (100 + int(e.answer), 0)) for i, e in enumerate(made)]
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_shuffled_answers_say_nothing_of_the_class(sizes, seed):
+    made = _rows(sizes)
+    shuffled = shuffled_answers(made, seed)
+    assert [r.prompt_ids for r in shuffled] == [r.prompt_ids for r in made]
+    assert Counter(r.answer_ids for r in shuffled) == Counter(r.answer_ids for r in made)
+    given_ = Counter(
+        (a.problem.operation, b.problem.answer) for a, b in zip(shuffled, _given(shuffled, made), strict=True)
+    )
+    for c, n in enumerate(sizes):
+        for d, m in enumerate(sizes):
+            assert abs(given_[f"c{c}", str(d)] - n * m / sum(sizes)) <= 2
+
+
+def _given(shuffled, made):
+    of = {r.answer_ids: r for r in made}
+    return [of[r.answer_ids] for r in shuffled]
+
+
+def test_two_classes_of_one_size_get_exactly_half_of_each_others_answers_at_random():
+    made = _rows([20, 20])
+    shuffled = shuffled_answers(made, 0)
+    kept = [a == b for a, b in zip(made, shuffled, strict=True)]
+    assert (sum(kept[:20]), sum(kept[20:])) == (10, 10)
+    assert shuffled == shuffled_answers(made, 0) != shuffled_answers(made, 1)
+
+
+# What the file and the config may say
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", r"numbers\.jsonl:61: not JSON"),
+        ("[]", "needs exactly the keys class, prompt, answer"),
+        ('{"class": "odd", "prompt": "x"}', "has 'class', 'prompt'"),
+        ('{"class": "odd", "class": "odd", "prompt": "x", "answer": "y"}', "key is given twice"),
+        ('{"class": "odd", "prompt": "x", "answer": 1}', "answer: 1 is not a text"),
+        ('{"class": "odd", "prompt": " ", "answer": "y"}', "prompt: empty"),
+        ('{"class": "odd", "prompt": "x", "answer": ""}', "answer: empty"),
+        ('{"class": "odd", "prompt": "' + "x" * 5000 + '", "answer": "y"}', "prompt: 5000 characters"),
+        ('{"class": "odd", "prompt": "\\ud800", "answer": "y"}', "no character"),
+        ('{"class": "o[dd", "prompt": "x", "answer": "y"}', "cannot name a class"),
+        ('{"class": "odd", "prompt": "What  is 7 ", "answer": "y"}', "jsonl:61: prompt: .* stands in line 8"),
+        ('{"class": "od", "prompt": "x", "answer": "y"}', "no words for the class 'od' .*did you mean odd"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_told_with_file_and_line(tmp_path, line, says):
+    lines = "".join(json.dumps(row) + "\n" for row in numbers())
+    with pytest.raises(UsageError, match=says) as refused:
+        config.load(written(tmp_path, lines + line + "\n"))
+    assert len(str(refused.value).split("\n")) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("data/numbers", "data/none", r"none\.jsonl: cannot be read: No such file"),
+        ("data/numbers.jsonl", "data", "cannot be read: Is a directory"),
+        ("data/numbers", "../numbers", "leads out of the config's folder"),
+        ("data/numbers.jsonl", "/etc/hostname", "leads out of the config's folder"),
+        ("num_valid: 4", "num_valid: 40", "30 examples of the class even no, but 64 a class"),
+        ("num_valid: 4", "styles: [symbolic]", "parameters.styles: is for arithmetic"),
+        ("num_valid: 4", "operands: {{odd: [2, 3]}}", "parameters.operands: is for arithmetic"),
+        ("num_valid: 4", "operations: [even no, odd]", "parameters.operations: is for arithmetic"),
+        ("even no: [plus", "even: [plus", "no words for the class 'even no'"),
+        ("odd: [minus, difference]", "odd: [plus]", "'plus' belongs to even no, too"),
+        ("    odd: [minus, difference]\n", "", "write at least 2"),
+        ("even no: [plus, sum]", "even/no: [plus]", "'even/no' cannot name a class"),
+        ("odd: [What is 9,", "even no: [What is 9,", "class odd, answer 'minus'"),
+        ("odd: [What is 9,", "odd: [What is 902,", "is no example, so its answer is not known"),
+        ("plus, odd: minus", "plus, odd: minos", "'minos' is not in task_vocabulary.odd"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused_by_name(tmp_path, old, new, says):
+    assert old in CONFIG
+    with pytest.raises(UsageError, match=says) as refused:
+        config.load(written(tmp_path, numbers(), CONFIG.replace(old, new)))
+    assert all(line.isprintable() for line in str(refused.value).split("\n"))
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path):
+    path = written(tmp_path / "inside", numbers())
+    outside = tmp_path / "numbers.jsonl"
+    (tmp_path / "inside" / "data" / "numbers.jsonl").rename(outside)
+    (tmp_path / "inside" / "data" / "numbers.jsonl").symlink_to(outside)
+    with pytest.raises(UsageError, match="leads out"):
+        config.load(path)
+
+
+def test_a_text_that_lies_in_no_folder_has_no_examples():
+    with pytest.raises(UsageError, match="lies beside a config file"):
+        config.parse(CONFIG.format(model="m"))
+
+
+def test_the_hash_is_that_of_the_examples_too(tmp_path):
+    before = config.load(written(tmp_path, numbers()))
+    assert config.load(written(tmp_path, numbers())).hash == before.hash
+    changed = numbers()
+    changed[0]["answer"] = "sum"
+    assert config.load(written(tmp_path, changed)).hash != before.hash
+
+
+def test_classes_of_ones_own_are_overridden_by_their_names(tmp_path):
+    text = CONFIG.replace("even no", "addition").replace("odd", "b")
+    rows = [row | {"class": {"even no": "addition", "odd": "b"}[row["class"]]} for row in numbers()]
+    loaded = config.load(written(tmp_path, rows, text), {"parameters.task_vocabulary.addition": "[plus]"})
+    assert loaded.vocabulary == {"addition": ("plus",), "b": ("minus", "difference")}
+
+
+def test_the_parity_experiment_is_right_about_every_number():
+    loaded = config.load(Path(__file__).parent.parent / "hypotheses" / "parity" / "config.yaml")
+    assert len(loaded.task.examples) == 400
+    for e in loaded.task.examples:
+        assert e.answer == f" {e.operation}" == (" even", " odd")[int(e.text.split()[2]) % 2]
