@@ -321,7 +321,7 @@ def disjoint(prompts: Sequence[Prompt]) -> None:
     Raises
     ------
     BrokenExperiment
-        A problem (commuted pairs are one) is in both halves of a style; a prompt, where there are no operands.
+        A problem (commuted pairs are one) is in both halves of a style (without operands: a prompt).
     """
     halves: dict[tuple[object, ...], set[int]] = {}
     for p in prompts:
