@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from emergence.readings import Prompt
 from emergence.store import Store
 from emergence.tokens import Row
 
+ROOT = Path(__file__).parent.parent
 CONFIG = """
 name: parity
 model: {model}
@@ -306,7 +308,39 @@ def test_classes_of_ones_own_are_overridden_by_their_names(tmp_path):
 
 
 def test_the_parity_experiment_is_right_about_every_number():
-    loaded = config.load(Path(__file__).parent.parent / "hypotheses" / "parity" / "config.yaml")
+    loaded = config.load(ROOT / "hypotheses" / "parity" / "config.yaml")
     assert len(loaded.task.examples) == 400
     for e in loaded.task.examples:
         assert e.answer == f" {e.operation}" == (" even", " odd")[int(e.text.split()[2]) % 2]
+
+
+# The documentation
+
+
+def _shown() -> dict[str, str]:
+    page = (ROOT / "docs" / "extending.md").read_text()
+    parts = page.split("## Your own prompts")[1].split("\n## ")[:2]
+    blocks = [re.findall(r"```\w+\n(.*?)```", part, re.DOTALL) for part in parts]
+    return dict(zip(("examples", "config", "predictions", "test"), blocks[0], strict=True)) | {
+        "lens": blocks[1][0]
+    }
+
+
+def test_the_documented_task_is_the_one_that_runs():
+    shown = _shown()
+    files = {
+        path.name: path.read_text() for path in (ROOT / "hypotheses" / "parity").iterdir() if path.is_file()
+    }
+    assert files["examples.jsonl"].startswith(shown["examples"])
+    assert shown["config"] == re.sub("^#.*\n", "", files["config.yaml"], flags=re.MULTILINE)
+    assert shown["predictions"] == re.sub(
+        r'^# fmt.*\n|^""".*\n\n', "", files["predictions.py"], flags=re.MULTILINE
+    )
+    assert shown["test"] in files["test_parity.py"]
+
+
+def test_the_documented_claim_about_the_lens_runs(setting):
+    names: dict = {}
+    exec(_shown()["lens"], names)
+    (claim,) = (value for name, value in names.items() if name.startswith("test_"))
+    claim(setting.lens, setting.tokenizer)
