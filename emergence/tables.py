@@ -38,7 +38,7 @@ def number(value: float | None, statistic: str = "") -> str:
         return "–"
     if is_share(statistic):
         percent = 100 * value
-        return f"{percent:.1f} %" if abs(percent) >= 0.095 or percent == 0 else f"{percent:.1g} %"
+        return "< 0.1 %" if 0 < percent < 0.05 else f"{percent + 0.0:.1f} %".replace("-0.0 ", "0.0 ")
     return f"{value:.2f}" if value == 0 or 0.0995 <= abs(value) < 1000 else f"{value:.2g}"
 
 

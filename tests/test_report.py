@@ -337,7 +337,8 @@ def test_summary_names_every_arm_and_fits() -> None:
     ("value", "statistic", "text"),
     [
         (0.523, "own-class mass", "52.3 %"),
-        (0.0004, "own-class mass", "0.04 %"),
+        (0.0004, "own-class mass", "< 0.1 %"),
+        (-0.0001, "own-class mass", "0.0 %"),
         (0.0, "mass", "0.0 %"),
         (0.97, "AUROC", "0.97"),
         (0.0123, "slope", "0.012"),

@@ -35,7 +35,7 @@ function colour(share) {
 function percent(value) {
   if (value == null) return "–";
   const p = 100 * value;
-  return `${Math.abs(p) >= 0.095 || p === 0 ? p.toFixed(1) : p.toPrecision(1)} %`;
+  return p > 0 && p < 0.05 ? "< 0.1 %" : `${p.toFixed(1).replace(/^-0\.0$/, "0.0")} %`;
 }
 function visible(text) {
   return Array.from(text, (c) => c === " " ? "␣" : c === "\n" ? "⏎" : c === "\t" ? "⇥"
@@ -79,7 +79,7 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
   steps.forEach((step, s) => { if (s % skip === 0) add(root, label(x(s) + wide / 2, height + 12, s === 0 ? "base" : step, { "text-anchor": "middle" })); });
   const frame = (kind, s, l) => svg("rect", { class: kind, x: x(s), y: y(l), width: wide, height: high });
   const mark = steps.indexOf(chosen.step);
-  if (mark >= 0 && chosen.layer < layers) add(root, frame("chosen", mark, chosen.layer));
+  if (mark >= 0 && chosen.layer < layers) add(root, frame("chosen under", mark, chosen.layer), frame("chosen", mark, chosen.layer));
   let at = [mark < 0 ? steps.length - 1 : mark, Math.min(chosen.layer, layers - 1)];
   const cursor = svg("g");
   add(root, cursor);
