@@ -86,9 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """The header of the main job, only where it runs."""
-    folders = dict.fromkeys(
-        Path(i.path).parent for i in items if "experiment_folder" in getattr(i, "fixturenames", ())
-    )
+
+    def asking(fixture: str) -> list[Path]:
+        return [Path(i.path).parent for i in items if fixture in getattr(i, "fixturenames", ())]
+
+    folders, claiming = dict.fromkeys(asking("experiment_folder")), set(asking("predictions"))
     if not folders:
         return []
     import mlx.core as mx
@@ -104,7 +106,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         lines.append(f"{experiment.name}: model {experiment.model}, config {experiment.hash}; {arms}")
         lines += experiment.notices
         with _usage():
-            lines += verdicts_.check(_predictions(folder), experiment)
+            # A claim about the lens alone has no table of predictions.
+            lines += verdicts_.check(_predictions(folder), experiment) if folder in claiming else ()
     return lines
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -344,3 +346,11 @@ def test_the_documented_claim_about_the_lens_runs(setting):
     exec(_shown()["lens"], names)
     (claim,) = (value for name, value in names.items() if name.startswith("test_"))
     claim(setting.lens, setting.tokenizer)
+
+
+def test_a_folder_that_claims_nothing_of_training_needs_no_predictions(tmp_path):
+    written(tmp_path, numbers())
+    (tmp_path / "test_lens_alone.py").write_text(_shown()["lens"])
+    command = [sys.executable, "-m", "pytest", str(tmp_path), "-m", "slow", "--collect-only", "-q"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (told.returncode, "1 test collected" in told.stdout) == (0, True), told.stdout + told.stderr
