@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -40,7 +40,8 @@ _REACH = 17.4
 _P = (0.25, 0.008375292643904686, 5.498040627571754e-05, 8.200728984775196e-08, 1.3571951722191056e-11)
 _Q = (1.0, 0.11683446913957596, 0.001622806303203106, 5.193205197429052e-06, 3.123651115544135e-09)
 
-_lazy: ContextVar[bool] = ContextVar("lazy", default=False)
+_pending: ContextVar[list[Callable[[], None]] | None] = ContextVar("pending", default=None)
+"""None outside `lazily()`; inside, what is to be computed when it ends."""
 
 
 @contextmanager
@@ -68,12 +69,21 @@ def fast(model: Any) -> Iterator[None]:
 
 @contextmanager
 def lazily() -> Iterator[None]:
-    """Inside, `swiglu` is lazy: what nobody asks for costs nothing, and its sigmoid is within 2e-7."""
-    token = _lazy.set(True)
+    """Inside, nothing is computed: what nobody asks for costs nothing, and a gradient's graph stays small.
+
+    `swiglu` has a sigmoid within 2e-7. `cross_entropy` gives losses and slopes that are NaN until the
+    outermost `lazily()` ends, when NumPy fills them in: evaluate after it, not inside.
+    """
+    if _pending.get() is not None:
+        yield
+        return
+    token = _pending.set([])
     try:
         yield
+        for compute in _pending.get() or ():
+            compute()
     finally:
-        _lazy.reset(token)
+        _pending.reset(token)
 
 
 @functools.cache
@@ -97,7 +107,7 @@ def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     than float32, and calls while MLX traces (`mx.compile`, `mx.vmap`), go to mlx-lm's own.
     """
     if _computes(gate, x) and gate.shape == x.shape:
-        if _lazy.get():
+        if _pending.get() is not None:
             return cast(mx.array, _lazy_swiglu(gate, x))
         try:
             return cast(mx.array, _swiglu(gate, x))
@@ -114,6 +124,8 @@ def cross_entropy(
     On the CPU by NumPy, a row at a time (a row of logits fits in cache); elsewhere `nn.losses.cross_entropy`.
     """
     if _computes(logits):
+        if (pending := _pending.get()) is not None:
+            return _later_cross_entropy(logits, targets, pending)
         try:
             return cast(mx.array, _cross_entropy(logits, targets))
         except ValueError as error:
@@ -220,12 +232,8 @@ def _lazy_swiglu_vjp(
 @mx.custom_function
 def _cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     z, ids = np.array(logits, copy=False), np.array(targets, copy=False)
-    losses, e = np.empty(len(z), np.float32), np.empty(z.shape[-1], np.float32)
-    for i, (row, target) in enumerate(zip(z, ids, strict=True)):
-        top = row.max()
-        np.subtract(row, top, out=e)
-        np.exp(e, out=e)
-        losses[i] = np.log(e.sum()) + (top - row[target])
+    losses = np.empty(len(z), np.float32)
+    _fill(z, ids, losses, np.empty((1, z.shape[-1]), np.float32))
     return mx.array(losses)
 
 
@@ -233,11 +241,47 @@ def _cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
 def _cross_entropy_vjp(
     primals: tuple[mx.array, mx.array], cotangent: mx.array, losses: mx.array
 ) -> tuple[mx.array, mx.array]:
-    z, ids, c, nats = (np.array(a, copy=False) for a in (*primals, cotangent, losses))
-    slope = np.empty(z.shape, np.float32)
-    for row, out, target, weight, loss in zip(z, slope, ids, c, nats, strict=True):
-        np.subtract(row, row[target] + loss, out=out)  # log-probabilities
-        np.exp(out, out=out)
-        out *= weight
-        out[target] -= weight
-    return mx.array(slope), mx.zeros_like(primals[1])
+    z, ids = (np.array(a, copy=False) for a in primals)
+    slopes = np.empty(z.shape, np.float32)
+    _fill(z, ids, np.empty(len(z), np.float32), slopes)
+    return cotangent[:, None] * mx.array(slopes), mx.zeros_like(primals[1])
+
+
+def _later_cross_entropy(logits: mx.array, targets: mx.array, pending: list[Callable[[], None]]) -> mx.array:
+    losses, slopes = mx.full((len(logits),), mx.nan), mx.full(logits.shape, mx.nan)
+    mx.eval(losses, slopes)
+
+    def compute() -> None:
+        z, ids, into_losses, into_slopes = (
+            np.array(a, copy=False) for a in (logits, targets, losses, slopes)
+        )
+        _fill(z, ids, into_losses, into_slopes)
+
+    pending.append(compute)
+
+    @mx.custom_function
+    def later(_: mx.array) -> mx.array:
+        return losses
+
+    @later.vjp
+    def later_vjp(_: mx.array, cotangent: mx.array, __: mx.array) -> mx.array:
+        return cotangent[:, None] * slopes
+
+    return cast(mx.array, later(logits))
+
+
+def _fill(
+    z: Float[np.ndarray, "token vocab"],
+    targets: Int[np.ndarray, " token"],
+    losses: Float[np.ndarray, " token"],
+    slopes: Float[np.ndarray, "rows vocab"],
+) -> None:
+    """Losses, and softmax - onehot in `slopes` (a single row: scratch). A row of logits stays in cache."""
+    for i, (row, target) in enumerate(zip(z, targets, strict=True)):
+        slope, top = slopes[i % len(slopes)], row.max()
+        np.subtract(row, top, out=slope)
+        np.exp(slope, out=slope)
+        total = slope.sum()
+        losses[i] = np.log(total) + (top - row[target])
+        slope /= total
+        slope[target] -= 1

@@ -271,8 +271,10 @@ class _Run:
         start = time.perf_counter()
         self.model.train()
         batch = self.batches[self.state.step]
-        with _generator(_number(self.seed, _DROPOUT, self.state.step)):
-            (total, parts), gradients = self.gradient(batch)
+        dropout = _generator(_number(self.seed, _DROPOUT, self.state.step))
+        with dropout, cpu.fast(self.model):
+            with cpu.lazily():
+                (total, parts), gradients = self.gradient(batch)
             self.optimizer.update(self.model, gradients)
             mx.eval(total, parts, self.model.trainable_parameters(), self.optimizer.state)
         losses = [float(part.item()) for part in parts]

@@ -111,6 +111,36 @@ def test_impossible_tokens_cost_nothing_and_get_no_gradient() -> None:
     assert cpu.cross_entropy(logits, mx.array([1])).item() == np.inf
 
 
+@on_cpu
+def test_lazy_cross_entropy_is_filled_in_at_the_end_and_nan_before() -> None:
+    logits, weight, targets = normal(0, 6, 80, scale=4), normal(1, 6), mx.array([0, 7, 79, 3, 3, 1])
+
+    def loss(z: mx.array) -> mx.array:
+        return (cpu.cross_entropy(z * 2, targets) * weight).sum()
+
+    value, gradient = mx.value_and_grad(loss)(logits)
+    with cpu.lazily():
+        early, _ = mx.value_and_grad(loss)(logits)
+        assert np.isnan(early.item())
+        with cpu.lazily():
+            later, later_gradient = mx.value_and_grad(loss)(logits)
+    assert later.item() == pytest.approx(value.item(), rel=1e-6)
+    np.testing.assert_allclose(np.array(later_gradient), np.array(gradient), rtol=1e-5, atol=1e-6)
+    assert cpu._pending.get() is None
+
+
+@on_cpu
+def test_lazily_computes_nothing_after_an_exception() -> None:
+    def fails() -> None:
+        with cpu.lazily():
+            cpu.cross_entropy(normal(0, 2, 9), mx.array([0, 1]))
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fails()
+    assert cpu._pending.get() is None
+
+
 def forward_and_gradients(model: nn.Module) -> tuple[np.ndarray, list[np.ndarray]]:
     tokens = mx.array([[1, 2, 3, 4], [5, 6, 7, 8]])
 
