@@ -140,7 +140,7 @@ class Campaign:
         os.kill(child, signal.SIGKILL)
         killed = faults._status(child) == -signal.SIGKILL
         self.check_kept(root, before)
-        self.resumed += bool(before)
+        self.resumed += killed and bool(before)
         self.kills += killed
         # other work on this machine comes and goes: aim anew
         self.whole *= 1.05 if killed else 0.85
