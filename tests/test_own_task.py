@@ -303,10 +303,10 @@ def test_the_hash_is_that_of_the_examples_too(tmp_path):
 
 
 def test_classes_of_ones_own_are_overridden_by_their_names(tmp_path):
-    text = CONFIG.replace("even no", "addition").replace("odd", "b")
-    rows = [row | {"class": {"even no": "addition", "odd": "b"}[row["class"]]} for row in numbers()]
-    loaded = config.load(written(tmp_path, rows, text), {"parameters.task_vocabulary.addition": "[plus]"})
-    assert loaded.vocabulary == {"addition": ("plus",), "b": ("minus", "difference")}
+    text = CONFIG.replace("even no", "addition").replace("odd", "add")
+    rows = [row | {"class": {"even no": "addition", "odd": "add"}[row["class"]]} for row in numbers()]
+    loaded = config.load(written(tmp_path, rows, text), {"parameters.task_vocabulary.add": "[minus]"})
+    assert loaded.vocabulary == {"addition": ("plus", "sum"), "add": ("minus",)}
 
 
 def test_the_parity_experiment_is_right_about_every_number():
