@@ -261,6 +261,7 @@ def test_a_wrong_line_is_told_with_file_and_line(tmp_path, line, says):
         ("data/numbers", "../numbers", "leads out of the config's folder"),
         ("data/numbers.jsonl", "/etc/hostname", "leads out of the config's folder"),
         ("num_valid: 4", "num_valid: 40", "30 examples of the class even no, but 64 a class"),
+        ("num_valid: 4", "num_valid: 6", "29 examples of the class odd, but 30 a class"),
         ("num_valid: 4", "styles: [symbolic]", "parameters.styles: is for arithmetic"),
         ("num_valid: 4", "operands: {{odd: [2, 3]}}", "parameters.operands: is for arithmetic"),
         ("num_valid: 4", "operations: [even no, odd]", "parameters.operations: is for arithmetic"),
