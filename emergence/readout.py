@@ -8,6 +8,8 @@ a GPU. nostalgebraist (2020), "interpreting GPT: the logit lens".
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +17,8 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Int
 
+_THREADS = 4
+"""At most; each holds the logits of one place at all layers some three times."""
 _FLOOR = -1e30
 """Stands for a logit of minus infinity (a masked token), so that 0 * z is 0."""
 
@@ -102,17 +106,21 @@ def on_cpu(
 ) -> tuple[Rows, list[Kept]]:
     """Statistics `[layer, item, ...]` of logits `[layer, item, vocab]`, item by item in NumPy; see `rows`.
 
-    Also returns layer `keep`, to be `output` or `carried` for other layers of the same items.
+    Also returns layer `keep`, to be `output` or `carried` for other layers of the same items. Items are
+    shared out among threads: NumPy computes without the interpreter's lock.
     """
     z = np.array(logits.astype(mx.float32), copy=False)
-    found, kept = [], []
-    for i in range(z.shape[1]):
+
+    def item(i: int) -> tuple[Rows, Kept]:
         each, own = rows(
             z[:, i], wanted, before, output[i] if output else None, carried[i] if carried else None
         )
-        found.append(each)
-        kept.append(own[keep]._replace(shifted=own[keep].shifted.copy()))
-    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}, kept
+        return each, own[keep]._replace(shifted=own[keep].shifted.copy())
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        done = list(pool.map(item, range(z.shape[1])))
+    found = [each for each, _ in done]
+    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}, [k for _, k in done]
 
 
 def on_gpu(

@@ -21,7 +21,7 @@ class Instrument:
 
     def __init__(self, name: str, folder: Path, python: str = sys.executable) -> None:
         self.name = name
-        self._errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads fills up
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed below; a pipe that nobody reads fills up
         self._process = subprocess.Popen(
             [python, str(WORKER), name, str(folder)],
             stdin=subprocess.PIPE,
