@@ -1,7 +1,6 @@
 """Which experiments there are, and what is known of each. In: a folder of experiments, a store.
 
-An experiment is a folder with `config.yaml` and `predictions.py`, or with the `task.yaml` of a task of one's
-own; its name is the folder's.
+An experiment is a folder with `config.yaml` and `predictions.py`; its name is the folder's.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 
 from . import records
 from .errors import UsageError
-from .own_task import FILE
 from .wording import did_you_mean, printable
 
 FOLDER, CONFIG = "hypotheses", "config.yaml"
@@ -30,11 +28,6 @@ class Listed:
     def runs(self) -> list[dict[str, Any]]:
         """The records of `emergence run`, oldest first."""
         return records.run_records(self.results)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is a `task.yaml`: nothing is trained."""
-        return not (self.folder / CONFIG).is_file()
 
     @property
     def has_results(self) -> bool:
@@ -91,7 +84,7 @@ def root(given: Path | None = None) -> Path:
 
 def every(folder: Path, store: Path) -> Iterator[Listed]:
     """The experiments in a folder, by name."""
-    for place in sorted({path.parent for name in (CONFIG, FILE) for path in folder.glob(f"*/{name}")}):
+    for place in sorted(path.parent for path in folder.glob(f"*/{CONFIG}")):
         yield Listed(place.name, place, store / "experiments" / place.name)
 
 
@@ -107,7 +100,7 @@ def find(name: str, folder: Path, store: Path) -> Listed:
     if name in known:
         return known[name]
     path = Path(name)
-    if (path / CONFIG).is_file() or (path / FILE).is_file():
+    if (path / CONFIG).is_file():
         return Listed(path.resolve().name, path, store / "experiments" / path.resolve().name)
     there = f"there are: {', '.join(known)}" if known else f"{folder} holds none"
     raise UsageError(f"unknown experiment {printable(name)!r}{did_you_mean(name, known)}; {there}")

@@ -95,13 +95,10 @@ def list_(store: StoreOption = STORE, experiments_dir: Folder = None, as_json: A
 
 
 def _listed(one: catalogue.Listed) -> dict[str, Any]:
-    from . import config, own_task
+    from . import config
 
     try:
-        if one.is_own:
-            description = own_task.load(one.folder / own_task.FILE).description
-        else:
-            description = config.load(one.folder / catalogue.CONFIG).description
+        description = config.load(one.folder / catalogue.CONFIG).description
     except UsageError as error:
         description = f"(cannot be used: {str(error).splitlines()[0]})"
     there = one.has_results
@@ -121,13 +118,6 @@ def info(
     from . import planning
 
     one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    if one.is_own:
-        task = planning.own_settled(one, config, param)
-        if as_json:
-            _print_json(task.model_dump(mode="json"))
-        else:
-            _console().print(planning.own_described(task))
-        return
     experiment, predictions = planning.settle(one, config, param or [], None, None, None)
     if as_json:
         claims = [{"id": p.id, "claim": p.claim, "arm": p.arm} for p in predictions]
@@ -161,21 +151,15 @@ def run(
     from . import planning, running
 
     one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    settled: Any
-    if one.is_own:
-        settled = planning.own_settled(one, config, param, steps, seeds)
-        shown = planning.own_described(settled)
-    else:
-        settled, predictions = planning.settle(one, config, param or [], model, steps, seeds)
-        shown = planning.plan(settled, predictions, store) if dry_run else ""
+    experiment, predictions = planning.settle(one, config, param or [], model, steps, seeds)
     if dry_run:
-        _console().print(shown)
+        _console().print(planning.plan(experiment, predictions, store))
         return OK
     options = {"--config": config, "--model": model, "--steps": steps, "--seeds": seeds, "--store": store}
     flags = [f"{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--param={p}" for p in param or []]
     flags += ["--strict-verdicts"] * strict_verdicts + ["-q"] * quiet
-    ended = running.run(one, settled, model or settled.model, flags, store)
+    ended = running.run(one, experiment, flags, store)
     if ended.message:
         _say(ended.message, ended.code)
     return ended.code

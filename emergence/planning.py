@@ -15,9 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import config, own_task, predictions
+from . import config, predictions
 from .catalogue import Listed
-from .errors import UsageError
 from .progress import clock
 from .settings import Experiment
 from .store import Store, key_of
@@ -48,30 +47,6 @@ def settle(
     claims = predictions.load_predictions(one.folder / "predictions.py")
     predictions.check(claims, experiment)
     return experiment, claims
-
-
-def own_settled(one: Listed, *refused: object) -> own_task.Task:
-    """The task of one's own in the folder; options that speak of training mean nothing for it.
-
-    Raises
-    ------
-    UsageError
-        One of them is given, or the file cannot mean what was written.
-    """
-    if any(refused):
-        raise UsageError(f"{one.name}: trains nothing; only --model, --store and --dry-run apply")
-    return own_task.load(one.folder / own_task.FILE)
-
-
-def own_described(task: own_task.Task) -> RenderableType:
-    """What would be read; nothing is trained."""
-    table = Table.grid(padding=(0, 2))
-    table.add_row(Text("model", style="dim"), Text(task.model))
-    table.add_row(Text("template", style="dim"), Text(repr(task.template)))
-    for name, c in task.classes.items():
-        table.add_row(Text(name, style="dim"), Text(f"{len(c.texts)} texts; words {', '.join(c.words)}"))
-    head = Group(Text(task.name, style="bold"), Text(task.description), Text(""))
-    return Group(head, table, Text(""), Text("The model is read as it is; nothing is trained."))
 
 
 def described(experiment: Experiment, claims: Claims) -> RenderableType:

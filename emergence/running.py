@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from . import outcome, own_task, records
+from . import outcome, records
 from .catalogue import Listed
 from .errors import UsageError
 from .files import write_atomic
@@ -35,9 +35,7 @@ class Ended:
     message: str = ""
 
 
-def run(
-    one: Listed, settled: Experiment | own_task.Task, model: str, flags: Sequence[str], store: Path
-) -> Ended:
+def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) -> Ended:
     """Start pytest on the experiment's folder, and keep a record of how it ended.
 
     The record is written whatever happens, with the keys that `lazarus experiment status` reads.
@@ -49,7 +47,7 @@ def run(
     """
     from . import models
 
-    models.resolve(model, Store(store))  # a model that cannot be had is said here, in one line
+    models.resolve(experiment.model, Store(store))  # a model that cannot be had is said here, in one line
     started = datetime.now()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "outcome.json"
@@ -71,8 +69,8 @@ def run(
             code = 2
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ended_ = ended(code, told)
-    place = store / "experiments" / settled.name
-    record = _record(settled, place, started, ended_, told)
+    place = store / "experiments" / experiment.name
+    record = _record(experiment, place, started, ended_, told)
     target = place / "results" / f"run_{started:%Y%m%d_%H%M%S}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(record, indent=2, ensure_ascii=False))
@@ -99,7 +97,7 @@ def ended(code: int, told: dict[str, Any]) -> Ended:
 
 
 def _record(
-    experiment: Experiment | own_task.Task, place: Path, started: datetime, ended: Ended, told: dict[str, Any]
+    experiment: Experiment, place: Path, started: datetime, ended: Ended, told: dict[str, Any]
 ) -> dict[str, Any]:
     status = {0: "success", 1: "success", 130: "interrupted"}.get(ended.code, "failed")
     judged: dict[str, Any] = {}

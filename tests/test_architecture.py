@@ -12,19 +12,19 @@ PACKAGE = Path(__file__).parent.parent / "emergence"
 STAGES = {
     "ground": "errors wording progress files",
     "store": "sealing locks inventory store",
-    "tasks": "own examples tasks",
+    "tasks": "examples tasks",
     "config": "yaml_strict layout settings arms fields overrides corpus resolver config reference",
     "tokens": "tokens",
     "models": "blas cpu gguf folders targets adapters models",
     "lens": "stream midpoint readout lens_reading show proof lens tuned",
-    "training": "batches objectives checkpoints records keeping training",
+    "training": "batches objectives checkpoints training",
     "readings": "readings",
     "reader": "reader controls",
     "statistics": "statistics probes evidence",
     "verdicts": "predictions drafts verdicts findings",
-    "report": "frames tables payload figures results report",
+    "report": "records frames tables payload figures results report",
     "experiment": "experiment",
-    "doors": "catalogue outcome running plugin cli",
+    "doors": "catalogue keeping planning outcome running plugin cli",
 }
 RANK = {module: rank for rank, modules in enumerate(STAGES.values()) for module in modules.split()}
 

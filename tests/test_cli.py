@@ -349,21 +349,3 @@ def test_store_remove_asks_and_a_no_removes_nothing(
     assert told.code == 130
     assert "Remove 1 of them for good?" in told.out + told.err
     assert len(Store(store).entries()) == 3
-
-
-def test_a_task_of_ones_own_is_an_experiment_too(place: Path, said: Any) -> None:
-    folder = place / "hypotheses" / "mood"
-    folder.mkdir()
-    texts = "".join(f"\n      - text {i}" for i in range(12))
-    classes = "".join(f"\n  {c}:\n    words: [{c}]\n    texts:{texts}" for c in ("good", "bad"))
-    (folder / "task.yaml").write_text(
-        f"name: mood\ndescription: Which mood?\nmodel: some/model\nclasses:{classes}\n"
-    )
-    assert "mood    none yet  Which mood?" in said("list").out
-    assert "12 texts; words good" in said("info", "mood").out
-    assert json.loads(said("info", "mood", "--json").out)["classes"]["bad"]["words"] == ["bad"]
-    assert "nothing is trained" in said("run", "mood", "--dry-run").out
-    told = said("run", "mood", "--seeds", "2")
-    assert (told.code, "trains nothing" in told.err) == (2, True)
-    (folder / "task.yaml").write_text("name: mood")
-    assert "classes: Field required" in said("info", "mood").err

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import report_case as case
 import typer.main
-import yaml
 
-from emergence import cli, own, records, results
+from emergence import cli, records, results
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -85,25 +84,6 @@ def test_every_field_of_a_verdict_is_documented() -> None:
 
     text = MINE["data.md"].read_text(encoding="utf-8")
     assert [f.name for f in fields(Verdict) if f"`{f.name}`" not in text] == []
-
-
-def test_ten_line_hypothesis_is_the_one_that_runs() -> None:
-    example = (ROOT / "hypotheses" / "sentiment" / "test_sentiment.py").read_text(encoding="utf-8")
-    (shown,) = (block for block in _blocks("extending.md", "python") if "own.judge" in block)
-
-    def code(text: str) -> str:
-        return " ".join(
-            line.split("  #")[0] for line in text.split('"""', 2)[-1].splitlines() if line.strip()
-        )
-
-    assert " ".join(code(shown).split()) == " ".join(code(example).split())
-    (told,) = (block for block in _blocks("extending.md", "yaml") if "template:" in block)
-    said = yaml.safe_load(told.replace("- ...", "").replace("[...]", "[]"))
-    task = own.load(ROOT / "hypotheses" / "sentiment" / "task.yaml")
-    assert (said["name"], said["model"], said["template"]) == (task.name, task.model, task.template)
-    assert {k: tuple(v["words"]) for k, v in said["classes"].items()} == {
-        k: c.words for k, c in task.classes.items()
-    }
 
 
 def test_names_of_the_api_page_exist() -> None:
