@@ -16,9 +16,10 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 
-from .errors import BrokenExperiment
+from .errors import BrokenExperiment, NotMeasurable
 from .lens import LogitLens
 from .reader import Plan
+from .stream import Call, observed
 
 PROMPTS_PER_CLASS = 4
 STRENGTH = 8.0
@@ -33,7 +34,7 @@ LEAK = 0.01
 
 @dataclass(frozen=True)
 class Control:
-    """One control that held, with the figures that show it."""
+    """One control, whether it held, and the figures that show it (or why the family cannot have it)."""
 
     name: str
     passed: bool
@@ -59,8 +60,12 @@ def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
     """Plant each class's word at the middle block: the lens must find it there and nowhere else."""
     name = "planted classifier"
     layer = lens.n_layers // 2
-    if layer + 1 >= lens.n_layers:
-        return Control(name, True, f"not run: a model of {lens.n_layers} blocks has no layer to plant at")
+    if layer + 1 >= lens.n_layers or lens.n_layers != len(model.layers) or lens.trunk.unrolled:
+        return Control(name, True, "not run: no two blocks of this model follow one another as they stand")
+    try:
+        lens.streams(list(plan.prompt_ids[:1]), layers=[layer])
+    except NotMeasurable as refused:
+        return Control(name, True, f"not run: {refused}")
     style = next(iter(plan.words))
     at_layer, elsewhere = [], []
     for cls in plan.classes:
@@ -93,26 +98,15 @@ def planted(model: Any, layer: int, direction: mx.array) -> Iterator[None]:
     def pull(stream: mx.array) -> mx.array:
         return stream - added[0]
 
-    with _altered(blocks[layer], after=plant), _altered(blocks[layer + 1], before=pull):
+    def after(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = call(*args, **kwargs)
+        return (plant(out[0]), *out[1:]) if isinstance(out, tuple) else plant(out)
+
+    def before(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return call(pull(args[0]), *args[1:], **kwargs)
+
+    with observed([(blocks[layer], after), (blocks[layer + 1], before)]):
         yield
-
-
-@contextmanager
-def _altered(block: Any, before: Any = None, after: Any = None) -> Iterator[None]:
-    kind = type(block)
-
-    class Altered(kind):  # type: ignore[misc, valid-type]
-        def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-            out = super().__call__(before(x) if before else x, *args, **kwargs)
-            if after is None:
-                return out
-            return (after(out[0]), *out[1:]) if isinstance(out, tuple) else after(out)
-
-    block.__class__ = Altered
-    try:
-        yield
-    finally:
-        block.__class__ = kind
 
 
 def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token: int) -> mx.array:

@@ -116,7 +116,17 @@ def _bounds(p: Prediction) -> dict[str, float]:
 
 
 def _blocked(p: Prediction, m: Masses) -> str:
-    """Why no number could decide the claim."""
+    """Why no number could decide the claim: there are none, or they are of too few runs."""
+    if empty := _unmeasured(p, m):
+        return empty
+    if m.n_seeds < p.min_seeds:
+        runs = "this run" if m.n_seeds == 1 else f"these {m.n_seeds} runs"
+        return f"speaks of {runs} only: the claim is about training and needs {p.min_seeds} seeds"
+    return ""
+
+
+def _unmeasured(p: Prediction, m: Masses) -> str:
+    """Why there are no numbers at all."""
     if len(m.layer) == 0:
         return f"the model has no layer in band {p.band}"
     if m.evaluated() < MIN_EVALUATED or (m.half == 0).sum() < MIN_EVALUATED:
@@ -124,17 +134,14 @@ def _blocked(p: Prediction, m: Masses) -> str:
         return f"{m.evaluated()} prompts of the class to judge on{left}; at least {MIN_EVALUATED} are needed"
     if m.own_answer is not None and any(np.ptp(m.own_answer[m.half == h]) == 0 for h in (0, 1)):
         return "all problems of the class have one answer: none is left to tell the right one from"
-    if m.n_seeds < p.min_seeds:
-        runs = "this run" if m.n_seeds == 1 else f"these {m.n_seeds} runs"
-        return f"speaks of {runs} only: the claim is about training and needs {p.min_seeds} seeds"
     return ""
 
 
 def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Draft:
     """Is there a classifier: strength, discrimination, place (and growth, where it must emerge)."""
     m = desk.masses(p, operation, family, runs)
-    if blocked := _blocked(p, m) if m.n_seeds >= p.min_seeds else "":
-        return _empty(p, m, family, blocked)
+    if empty := _unmeasured(p, m):
+        return _empty(p, m, family, empty)
     step = _step(p, m)
     e = evidence.measure(m, step, p.emerges)
     holds = e.clear(e.chosen, _bounds(p))

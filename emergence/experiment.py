@@ -35,6 +35,7 @@ from . import (
     verdicts,
 )
 from .lens import LogitLens
+from .locks import locked
 from .progress import SILENT, Progress
 from .readings import Prompt, Readings, Study
 from .store import Entry, Store
@@ -52,6 +53,7 @@ _TRAINING = (
     "lens",
     "objectives",
     "stream",
+    "targets",
     "tokens",
     "training",
 )
@@ -190,7 +192,9 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
         (workdir / "data").mkdir(exist_ok=True)
         for name in ("train", "valid", "test"):
             tasks.write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(setting.splits, name))
-        trained = training.train(setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress)
+        trained = training.train(
+            setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress, setting.lens
+        )
         return trained | {"threads": blas.install().threads}
 
     return setting.store.get_or_build("runs", run_spec(setting, arm, seed), build)
@@ -264,13 +268,22 @@ def publish(
     def decode(token: int) -> str:
         return str(setting.tokenizer.decode([token]))
 
-    return report.write(folder, _public(setting), study, judged, origin, logs, decode)
+    # Two main jobs, or two workers of one, may end at the same time.
+    with locked(folder / "report", setting.store.notice):
+        return report.write(folder, _public(setting), study, judged, origin, logs, decode)
 
 
 def record(
     folder: Path, setting: Setting, predictions: Sequence[Prediction], judged: Sequence[Verdict]
 ) -> None:
-    """Write the verdicts down in the experiment's `findings.json` and `FINDINGS.md`."""
+    """Write the verdicts down in the experiment's `findings.json` and `FINDINGS.md`.
+
+    Raises
+    ------
+    BrokenExperiment
+        A control has failed: nothing of this run is a finding.
+    """
+    verdicts.require_controls(judged)
     findings.record(folder, setting.config, predictions, judged)
 
 

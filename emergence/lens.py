@@ -44,7 +44,9 @@ class LogitLens:
     tokenizer's) leaves rows that pad the head out of every distribution. Adapters may come and go under a
     lens: blocks are looked up anew.
 
-    Raises ------ NotMeasurable
+    Raises
+    ------
+    NotMeasurable
         The model's blocks cannot be seen, or its tail does not reproduce its logits.
     BrokenExperiment
         The model computes NaN.
@@ -78,8 +80,8 @@ class LogitLens:
     def tail(self, hidden: mx.array) -> mx.array:
         """Logits `[..., vocab]` if the last block ended in `hidden [..., hidden]`; differentiable.
 
-        The model's own final norm, head, logit scale and soft-cap,         in the dtype that `hidden` and
-        the model's weights promote to.
+        The model's own final norm, head, logit scale and soft-cap, in the dtype that `hidden` and the
+        model's weights promote to.
         """
         self._require_plain("a tail of one stream")
         logits = self.trunk.finish(hidden.reshape(-1, 1, hidden.shape[-1]))

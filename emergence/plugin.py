@@ -66,15 +66,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folder = Path(metafunc.definition.path).parent
     metafunc.parametrize("experiment_folder", [folder], indirect=True, scope="session", ids=[folder.name])
     if VERDICT in metafunc.fixturenames:
-        with _usage():
+        try:
             operations = _experiment(metafunc.config, folder).task.operations
+        except EmergenceError as error:  # collection would show a UsageError as a traceback, once a file
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         metafunc.parametrize("operation", operations)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is written down as falsified is xfail(strict): the day that changes, the suite is red."""
     for item in items:
-        if not (mark := item.get_closest_marker("prediction")) or not isinstance(item, pytest.Function):
+        mark = item.get_closest_marker("prediction")
+        if mark is None or VERDICT not in getattr(item, "fixturenames", ()):
             continue
         folder = Path(item.path).parent
         with _usage():
@@ -93,6 +96,11 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     folders, claiming = dict.fromkeys(asking("experiment_folder")), set(asking("predictions"))
     if not folders:
         return []
+    if config.getoption("config") and len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise pytest.UsageError(
+            f"--config is for one experiment, {len(folders)} are here ({names}); name one"
+        )
     import mlx.core as mx
 
     from . import blas
@@ -239,6 +247,9 @@ def verdict(
 ) -> Any:
     """The verdict that the test asserts. Inconclusive is an outcome of its own and ends the test here."""
     mark = request.node.get_closest_marker("prediction")
+    if mark is None or (mark.args[0], operation) not in verdicts:
+        known = ", ".join(dict.fromkeys(key[0] for key in verdicts))
+        pytest.fail(f"mark the test with prediction(ID), ID one of {known}", pytrace=False)
     found = verdicts[mark.args[0], operation]
     shown = {k: v for k, v in dataclasses.asdict(found).items() if k != "details"}
     record_property(VERDICT, json.dumps(shown))
@@ -247,8 +258,11 @@ def verdict(
 
         with _readable():
             require_controls(list(verdicts.values()))
-    if found.outcome == "inconclusive" and not request.config.getoption("strict_verdicts"):
-        raise Inconclusive(found.reason)
+    if found.outcome == "inconclusive":
+        if request.node.get_closest_marker("xfail"):
+            pytest.fail(f"written down as falsified, now inconclusive: {found.reason}", pytrace=False)
+        if not request.config.getoption("strict_verdicts"):
+            raise Inconclusive(found.reason)
     return found
 
 

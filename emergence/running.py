@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,10 +64,7 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
             str(one.folder),
         ]
         environment = os.environ | {outcome.VARIABLE: str(path)}
-        try:
-            code = subprocess.run(command, env=environment, check=False).returncode
-        except KeyboardInterrupt:
-            code = 2
+        code = _until_it_ends(subprocess.Popen(command, env=environment))
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ended_ = ended(code, told)
     place = store / "experiments" / experiment.name
@@ -75,6 +73,19 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, json.dumps(record, indent=2, ensure_ascii=False))
     return ended_
+
+
+def _until_it_ends(tests: subprocess.Popen[bytes]) -> int:
+    """Wait for pytest, which keeps what was reached when it is stopped; a signal for us is one for it."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # a terminal sends it Ctrl-C by itself
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: tests.terminate()),
+    }
+    try:
+        return tests.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ended(code: int, told: dict[str, Any]) -> Ended:

@@ -4,7 +4,7 @@ In: operand ranges (or `Example`s of one's own), counts and a seed. Out: `Splits
 Pure Python.
 
 Commuted pairs (`3 + 4`, `4 + 3`) are one problem: a suite that tests on the mirror image of what it trained
-on measures memory. See SCIENCE.md, *Data*.
+on measures memory. See docs/concepts.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 In: a tokenizer, the vocabulary as written, problems. Out: `Vocabulary`, `Row`s, random words for the control.
 
 Ids, not strings: a word is every single-token variant of it (bare, after a space, capitalised), looked up
-once. A word that has none is left out by name, never cut to its first piece. See SCIENCE.md, *Measurement*.
+once. A word that has none is left out by name, never cut to its first piece. See docs/concepts.md.
 """
 
 from __future__ import annotations

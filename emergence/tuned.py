@@ -64,7 +64,9 @@ class TunedLens(LogitLens):
         there for every layer by Adam, its rate falling linearly to zero. The same seed and text give the
         same lens.
 
-        Raises ------ UsageError
+        Raises
+        ------
+        UsageError
             No tokens, or `steps`, `rows` or `learning_rate` not positive.
         BrokenExperiment
             The loss became NaN.

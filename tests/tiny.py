@@ -33,7 +33,9 @@ def tokenizer() -> Tokenizer:
     return tok
 
 
-def model(seed: int = 0, n_layers: int = 4, hidden: int = 32, vocab: int | None = None, tied: bool = True) -> nn.Module:
+def model(
+    seed: int = 0, n_layers: int = 4, hidden: int = 32, vocab: int | None = None, tied: bool = True
+) -> nn.Module:
     """A llama with every parameter randomised, so that nothing holds by being zero or one."""
     args = llama.ModelArgs(
         model_type="llama",
@@ -84,5 +86,7 @@ def write_model(folder: Path, seed: int = 0, n_layers: int = 4, hidden: int = 32
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
     )
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(sorted(tree_flatten(net.parameters()))), {"format": "mlx"})
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), dict(sorted(tree_flatten(net.parameters()))), {"format": "mlx"}
+    )
     return folder

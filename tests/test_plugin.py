@@ -1,0 +1,180 @@
+"""What a verdict becomes in pytest: real hooks on real verdicts; only the training is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from emergence import config, findings
+from emergence.predictions import load_predictions
+from emergence.verdicts import Verdict
+
+pytest_plugins = ["pytester"]
+
+CONFIG = """
+name: small
+model: smollm2-135m-instruct
+training: {max_steps: 2, checkpoint_steps: [0, 2], training_methods: {sft: {method: sft}}}
+parameters:
+  operations: [add, subtract]
+  num_samples: 40
+  task_vocabulary: {add: [add], subtract: [subtract]}
+"""
+PREDICTIONS = """
+from emergence.predictions import Prediction
+VERSION = 1
+PREDICTIONS = (
+    Prediction("E", "it emerges", "sft", "words", "intermediate", "symbolic", "classifier"),
+    Prediction("C", "it does not", "shuffled", "words", "intermediate", "symbolic", "no classifier",
+               control=True),
+)
+"""
+TESTS = """
+import pytest
+
+@pytest.mark.prediction("E")
+def test_it_emerges(verdict):
+    assert verdict.supported, verdict
+
+@pytest.mark.prediction("C")
+def test_control(verdict):
+    assert verdict.supported, verdict
+"""
+CONFTEST = """
+import json
+import pathlib
+import pytest
+from emergence.verdicts import Verdict
+
+@pytest.fixture(scope="session")
+def verdicts(experiment_folder):
+    rows = json.loads((experiment_folder / "verdicts.json").read_text())
+    return {(row["prediction"], row["operation"]): Verdict(**row) for row in rows}
+"""
+
+
+def verdict(prediction: str, operation: str, outcome: str) -> Verdict:
+    return Verdict(
+        prediction, operation, "a claim", outcome, f"{outcome} by 3.1 %", "sft", "symbolic", "words",
+        "intermediate", "own-class mass", control=prediction == "C",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\nmarkers = slow")
+    place = pytester.path / "small"
+    place.mkdir()
+    for name, text in {"config.yaml": CONFIG, "predictions.py": PREDICTIONS, "test_small.py": TESTS}.items():
+        (place / name).write_text(text)
+    return place
+
+
+def judge(folder, add: str, subtract: str = "supported", control: str = "supported") -> list[Verdict]:
+    rows = [verdict("E", "add", add), verdict("E", "subtract", subtract)]
+    rows += [verdict("C", "add", control), verdict("C", "subtract", "supported")]
+    (folder / "verdicts.json").write_text(json.dumps([dataclasses.asdict(v) for v in rows]))
+    return rows
+
+
+def record(folder, rows: list[Verdict]) -> None:
+    findings.record(
+        folder, config.load(folder / "config.yaml"), load_predictions(folder / "predictions.py"), rows
+    )
+
+
+def test_supported_passes_and_falsified_fails_with_the_evidence(pytester, folder):
+    judge(folder, "falsified")
+    result = pytester.runpytest_inprocess("small")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*falsified by 3.1 %*"])
+    assert result.ret == 1
+
+
+def test_inconclusive_is_an_outcome_of_its_own_and_no_failure(pytester, folder):
+    judge(folder, "inconclusive")
+    result = pytester.runpytest_inprocess("small")
+    result.stdout.fnmatch_lines(["*1 inconclusive*"])
+    assert result.ret == 0
+
+
+def test_inconclusive_fails_where_verdicts_are_strict(pytester, folder):
+    judge(folder, "inconclusive")
+    assert pytester.runpytest_inprocess("small", "--strict-verdicts").ret == 1
+
+
+def test_a_refutation_on_record_is_expected(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    result = pytester.runpytest_inprocess("small")
+    result.assert_outcomes(passed=3, xfailed=1)
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("now", ["supported", "inconclusive"])
+def test_the_day_a_refutation_on_record_changes_the_suite_is_red(pytester, folder, now):
+    record(folder, judge(folder, "falsified"))
+    judge(folder, now)
+    assert pytester.runpytest_inprocess("small").ret == 1
+
+
+def test_a_refutation_is_not_expected_under_other_settings(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    assert pytester.runpytest_inprocess("small", "--seeds", "2").ret == 1
+
+
+def test_a_failed_control_makes_every_other_verdict_an_error(pytester, folder):
+    judge(folder, "supported", control="falsified")
+    result = pytester.runpytest_inprocess("small")
+    result.assert_outcomes(errors=2, failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*control C?add? failed*"])
+
+
+def test_the_verdict_is_a_property_of_the_junit_report(pytester, folder):
+    judge(folder, "supported")
+    pytester.runpytest_inprocess("small", "--junitxml=out.xml", "-o", "junit_family=xunit1")
+    text = (pytester.path / "out.xml").read_text()
+    assert text.count('<property name="verdict"') == 4
+    assert "own-class mass" in text
+
+
+def test_a_config_that_cannot_be_meant_ends_in_one_line_before_any_test(pytester, folder):
+    (folder / "config.yaml").write_text(CONFIG.replace("max_steps: 2", "max_steps: 1"))
+    result = pytester.runpytest_inprocess("small")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = result.stdout.str() + result.stderr.str()
+    assert "checkpoint_steps" in text
+    assert "Traceback" not in text
+
+
+def test_one_config_is_not_given_to_two_experiments(pytester, folder):
+    other = pytester.path / "other"
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name.replace("test_small", "test_other")).write_text(file.read_text())
+    judge(folder, "supported")
+    result = pytester.runpytest_inprocess("--config", str(folder / "config.yaml"), "--import-mode=importlib")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--config is for one experiment*"])
+
+
+def test_a_repository_that_uses_none_of_it_notices_nothing(pytester):
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.prediction("weather")
+        def test_of_their_own():
+            pass
+    """)
+    result = pytester.runpytest_inprocess("-W", "ignore")
+    result.assert_outcomes(passed=1)
+    assert "BLAS" not in result.stdout.str()
+
+
+def test_a_test_without_its_prediction_is_told_what_to_write(pytester, folder):
+    judge(folder, "supported")
+    (folder / "test_small.py").write_text("def test_it(verdict):\n    assert verdict\n")
+    result = pytester.runpytest_inprocess("small")
+    result.stdout.fnmatch_lines(["*mark the test with prediction(ID), ID one of E, C*"])
