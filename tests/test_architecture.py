@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from emergence import experiment
+
 PACKAGE = Path(__file__).parent.parent / "emergence"
 STAGES = {
     "ground": "errors wording progress files",
@@ -74,3 +76,31 @@ def test_mlx_ends_at_the_reader(module):
 
 def test_every_stage_that_is_named_exists():
     assert [m for m in RANK if not (PACKAGE / f"{m}.py").exists()] == []
+
+
+def closure(module: str) -> set[str]:
+    """Every module of the package that a module needs."""
+    seen, todo = set(), {module}
+    while todo:
+        seen |= (now := todo)
+        todo = {i for m in now for i in imports(m)[0]} - seen
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("stage", "named", "decides_nothing"),
+    [
+        # What is loaded, shown or only proven has its own place in the key (the model's hash), or none.
+        (
+            "training",
+            experiment._TRAINING,
+            "blas folders gguf models lens_reading midpoint proof readout show",
+        ),
+        ("reader", experiment._READING, "blas folders gguf models proof show tokens readings"),
+    ],
+)
+def test_the_code_that_decides_a_result_is_in_its_key(stage, named, decides_nothing):
+    upstream = {
+        m for s in ("tokens", "models", "lens", "training", "readings", "reader") for m in STAGES[s].split()
+    }
+    assert set(named) == (closure(stage) & upstream) - set(decides_nothing.split())
