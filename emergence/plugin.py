@@ -101,6 +101,10 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         raise pytest.UsageError(
             f"--config is for one experiment, {len(folders)} are here ({names}); name one"
         )
+    from . import backend
+
+    with _usage():
+        backend.require()
     import mlx.core as mx
 
     from . import blas

@@ -17,7 +17,7 @@ STAGES = {
     "tasks": "examples tasks",
     "config": "yaml_strict layout settings arms fields overrides corpus resolver config reference",
     "tokens": "tokens",
-    "models": "blas cpu gguf folders targets adapters models",
+    "models": "backend blas cpu gguf folders targets adapters models",
     "lens": "stream midpoint readout lens_reading show proof lens tuned",
     "training": "batches objectives checkpoints training",
     "readings": "readings",
