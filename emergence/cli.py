@@ -240,6 +240,19 @@ def models_(
     print(running.proven(check, store))
 
 
+@app.command()
+def show(
+    prompt: str,
+    model: Annotated[str, typer.Option(help="Embedded name, hub id or folder.")] = "smollm2-135m-instruct",
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt in the model's template.")] = False,
+    store: StoreOption = STORE,
+) -> None:
+    """One prompt, layers × positions: the likeliest token in each cell, under the exact tokens fed."""
+    from . import running
+
+    _console().print(running.drawn(prompt, model, chat, store))
+
+
 @store_app.command("list")
 def store_list(store: StoreOption = STORE) -> None:
     """Everything that is kept, oldest first."""

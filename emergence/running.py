@@ -180,3 +180,21 @@ def proven(name: str, store: Path) -> str:
         raise UsageError("--check: name a model")
     model, _ = models.load(name, store=Store(store))
     return f"{name}: the lens can serve it\n{proof.prove(model)}"
+
+
+def drawn(prompt: str, name: str, chat: bool, store: Path) -> RenderableType:
+    """One prompt through the lens of a model: layers × positions.
+
+    Raises
+    ------
+    UsageError
+        The prompt is empty, or the tokenizer has no template for `chat`.
+    NotMeasurable
+        The model cannot be had, or the lens refuses it.
+    """
+    from . import lens, models
+
+    if not prompt:
+        raise UsageError("the prompt is empty; write one, such as '7 * 8 = '")
+    model, tokenizer = models.load(name, store=Store(store))
+    return lens.LogitLens(model).show(prompt, tokenizer, chat=chat)

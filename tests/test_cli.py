@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import report_case as case
+import tiny
 
 from emergence import catalogue, cli, outcome, payload, planning, records, report, results, running
 from emergence.errors import UsageError
@@ -349,3 +350,16 @@ def test_store_remove_asks_and_a_no_removes_nothing(
     assert told.code == 130
     assert "Remove 1 of them for good?" in told.out + told.err
     assert len(Store(store).entries()) == 3
+
+
+def test_show_draws_every_layer_and_the_exact_tokens(tmp_path: Path, said: Any) -> None:
+    model = tiny.write_model(tmp_path / "model", n_layers=2)
+    told = said("show", "7 * 8 = ", "--model", str(model), "--store", str(tmp_path / "store"))
+    assert told.code == 0
+    assert all(part in told.out for part in ("L0", "L1", "*", "7", "8"))
+
+
+def test_show_refuses_an_empty_prompt_in_one_line(tmp_path: Path, said: Any) -> None:
+    told = said("show", "", "--store", str(tmp_path / "store"))
+    assert told.code == 2
+    assert "the prompt is empty" in told.err
