@@ -51,7 +51,8 @@ from emergence.verdicts import Verdict
 @pytest.fixture(scope="session")
 def verdicts(experiment_folder):
     rows = json.loads((experiment_folder / "verdicts.json").read_text())
-    return {(row["prediction"], row["operation"]): Verdict(**row) for row in rows}
+    made = [Verdict(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
+    return {(v.prediction, v.operation): v for v in made}
 """
 
 
