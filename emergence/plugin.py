@@ -20,6 +20,8 @@ from .errors import EmergenceError, NotMeasurable
 
 VERDICT = "verdict"
 _REPORT = pytest.StashKey[dict[str, Any]]()
+_LOADED = pytest.StashKey[dict[str, Any]]()
+"""Instruments by model: experiments on the same model share one."""
 
 
 class Inconclusive(pytest.skip.Exception):  # type: ignore[misc, name-defined]
@@ -57,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: trains a real model; the main job")
     config.addinivalue_line("markers", "prediction(id): the line of predictions.py that the test asserts")
     config.stash[_REPORT] = {}
+    config.stash[_LOADED] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -165,12 +168,15 @@ def store(pytestconfig: pytest.Config, progress: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def instrument(experiment: Any, store: Any) -> Any:
+def instrument(experiment: Any, store: Any, pytestconfig: pytest.Config) -> Any:
     """Model, tokenizer and a lens that has proven itself on them: an `experiment.Instrument`."""
     from . import experiment as stages
 
-    with _readable():
-        return stages.load(experiment, store)
+    loaded = pytestconfig.stash[_LOADED]
+    if experiment.model not in loaded:
+        with _readable():
+            loaded[experiment.model] = stages.load(experiment, store)
+    return loaded[experiment.model]
 
 
 @pytest.fixture(scope="session")
