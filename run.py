@@ -31,7 +31,10 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "emergence.json"
 LOG = VENV / "install.log"
-JOBS = {"hypotheses": ["-m", "slow", "--store", str(ROOT / ".emergence")], "tests": []}
+JOBS = {
+    "hypotheses": ["-m", "slow", "--store", str(ROOT / ".emergence")],
+    "tests": ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"],  # `-n 0`: in one process
+}
 USAGE = "usage: python3 run.py [--cuda] hypotheses|tests [pytest options]"
 
 # What pip says -> what a person can do about it; the first that matches.

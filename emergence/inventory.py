@@ -5,6 +5,7 @@ In: the root of a store. Out: items with size, age and what uses them. Reads onl
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -43,14 +44,22 @@ class Item:
 def _results(root: Path) -> dict[str, bytes]:
     """Texts under `experiments/`, which name the runs that they rest on."""
     texts = {}
-    for path in sorted(root.glob("experiments/**/*.json")):
-        with suppress(OSError):
-            texts[path.relative_to(root).as_posix()] = path.read_bytes()
-    return texts
+    for folder, _, names in os.walk(root / "experiments"):  # leaves out what vanishes meanwhile
+        for path in (Path(folder, name) for name in names if name.endswith(".json")):
+            with suppress(OSError):
+                texts[path.relative_to(root).as_posix()] = path.read_bytes()
+    return dict(sorted(texts.items()))
+
+
+def _children(folder: Path) -> list[Path]:
+    """What is in a folder, none if it is not one or somebody else removes it."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(folder.iterdir())
+    return []
 
 
 def _items(place: Path, results: Mapping[str, bytes]) -> Iterator[Item]:
-    for path in sorted(place.glob("*/*")):
+    for path in (path for kind in _children(place) for path in _children(kind)):
         name = path.name.removesuffix(PARTIAL)
         corrupt = path.name.startswith(CORRUPT)
         key = path.name.removeprefix(CORRUPT)[:16] if corrupt else name
@@ -69,7 +78,7 @@ def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping
         manifest = sealing.read(path)
     if state == "complete" and not manifest:
         state = "damaged"
-    found = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+    found = [Path(at, name) for at, _, names in os.walk(path) for name in names]
     changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
     used = [f"{i.kind}/{i.key}" for i in nested if i.path.parent.parent == path and i.state == "complete"]
     used += [name for name, text in results.items() if key.encode() in text]
@@ -78,7 +87,7 @@ def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping
         key=key,
         path=path,
         state=state,
-        size=sum(p.stat().st_size for p in found),
+        size=sum(p.stat().st_size for p in found if p.is_file() and not p.is_symlink()),
         created=datetime.fromisoformat(manifest.get("created", changed)),
         spec=manifest.get("spec", {}),
         used_by=tuple(used),

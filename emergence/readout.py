@@ -86,12 +86,12 @@ def rows(
         np.stack([(s > a[:, None]).sum(-1) for a in at.T], -1) if at.size else np.zeros(at.shape, np.int64)
     )
     out["entropy"] = np.maximum(entropy, 0)
-    out["kl"] = np.maximum(log_sum - s @ p_output - output.entropy, 0)
+    out["kl"] = np.maximum(log_sum - np.einsum("lv,v->l", s, p_output) - output.entropy, 0)
     out["kl_previous"] = np.full(len(s), np.nan, np.float32)
     for i, j in enumerate(before):
         last = kept[j] if j >= 0 else carried
         if last is not None:
-            cross = np.dot(e[i], last.shifted) / total[i]
+            cross = np.einsum("v,v->", e[i], last.shifted) / total[i]
             out["kl_previous"][i] = max(last.log_sum - cross - entropy[i], 0)
     return out, kept
 

@@ -40,9 +40,9 @@ def run(model: Path, tmp_path: Path):
 
 
 def test_training_survives_a_few_of_everything_bit_for_bit(run) -> None:
-    done = run(1, random_kills=[2], signals=[1, 15], full_disk=[2], flips=[1], race=[])
-    assert done["kills"] >= 2
-    assert done["runs"] >= 6
+    done = run(1, random_kills=[1], signals=[1, 15], full_disk=[1], flips=[1], race=[])
+    assert done["kills"] >= 1
+    assert done["runs"] >= 4
 
 
 @pytest.mark.slow

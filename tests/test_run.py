@@ -116,7 +116,8 @@ def project(tmp_path: Path) -> Project:
 def test_the_first_call_installs_and_the_second_starts_at_once(project: Project) -> None:
     code, out, err = project.run("tests", "-k", "two words")
     assert code == 7, err  # pytest's own exit status
-    assert f"pytest ran with ['{project.root}/tests', '-k', 'two words']" in out
+    assert f"pytest ran with ['{project.root}/tests', '-n', 'auto'," in out
+    assert "'-k', 'two words']" in out
     assert "installing 2 packages from requirements" in err
 
     code, out, err = project.run("hypotheses", "--seeds", "1")

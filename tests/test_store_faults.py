@@ -132,7 +132,7 @@ def kill_everywhere(
         at += stride
 
 
-EVERY = [pytest.param(11, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+EVERY = [pytest.param(17, id="sample"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 POWER = pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
 
 
@@ -263,7 +263,7 @@ def test_an_operation_that_fails_is_one_line_and_the_store_goes_on(code, forever
         assert_whole(root)
         assert_recovers(root)
     # What may fail unheard is the note about who holds the lock, and tidying up.
-    assert raised > (0.9 if forever else 0.7) * len(places)
+    assert raised > (0.9 if forever else 0.5) * len(places)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
