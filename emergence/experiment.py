@@ -44,7 +44,18 @@ from .verdicts import Prediction, Verdict
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 
-_READING = ("adapters", "targets", "midpoint", "cpu", "lens", "lens_reading", "reader", "readout", "stream")
+_READING = (
+    "adapters",
+    "targets",
+    "midpoint",
+    "cpu",
+    "head",
+    "lens",
+    "lens_reading",
+    "reader",
+    "readout",
+    "stream",
+)
 _TRAINING = (
     "adapters",
     "batches",

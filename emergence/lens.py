@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from . import cpu, midpoint, proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
+from .head import Head
 from .lens_reading import LensReading
 from .proof import Proof, prove
 from .show import Drawing, draw
@@ -59,6 +60,7 @@ class LogitLens:
         self.trunk = stream.Trunk(model)
         self.n_layers = self.trunk.n_layers
         self.head_size = self.trunk.vocab
+        self.head = Head(self.trunk)
         if vocab_size is not None and not 0 < vocab_size <= self.head_size:
             raise UsageError(f"vocab_size={vocab_size}: the model's head has {self.head_size} rows")
         self.vocab_size = vocab_size or self.head_size
@@ -227,7 +229,7 @@ class LogitLens:
         on_gpu = mx.default_device() == mx.gpu
         statistics = readout.on_gpu if on_gpu else readout.on_cpu
         width = self.head_size
-        if not on_gpu and not len(wanted.tokens) and self.trunk.head_in_parts():
+        if not on_gpu and not len(wanted.tokens) and self.head.in_parts():
             width = max(1, LOGITS_BYTES // (4 * ROWS))
         for part in _slices(len(places), max(1, LOGITS_BYTES // (4 * width * len(layers)))):
             index = mx.arange(part.start, part.stop)
@@ -240,7 +242,8 @@ class LogitLens:
         """Logits `[layer, place, ids]` of states at the same places."""
         if self.trunk.whole:
             return mx.stack([self.trunk.finish(state)[:, 0] for state in states])
-        logits = self.trunk.finish(mx.concatenate(states), ids)
+        with self.head.only(ids) if ids else nullcontext():
+            logits = self.trunk.finish(mx.concatenate(states))
         return logits.reshape(len(states), -1, logits.shape[-1])
 
     def _require_plain(self, what: str) -> None:

@@ -24,8 +24,6 @@ import mlx.nn as nn
 
 from .errors import NotMeasurable
 
-_WITH_ROWS = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding)
-
 Call = Callable[..., Any]
 Hook = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """`hook(call, args, kwargs)` stands in for a module's call; `call(*args, **kwargs)` is the real one."""
@@ -107,7 +105,6 @@ class Trunk:
         self.model = model
         self.unrolled: tuple[str, str] | None = None
         self.whole: list[tuple[int, int]] | None = None
-        self._head: str | None = None
         self.n_layers = 0
         seen, logits = self._look(1, 2)
         if not seen.states:
@@ -127,7 +124,7 @@ class Trunk:
         hooks.append((self.model, partial(_begin, seen)))
         if middles:
             own = blocks(self.model)
-            hooks += [(_at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
+            hooks += [(at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
         with observed(hooks):
             yield seen
 
@@ -144,60 +141,12 @@ class Trunk:
             seen.states.append(handles(state))
         return state
 
-    def finish(self, state: Any, ids: slice | None = None) -> mx.array:
-        """Logits `[row, 1, vocab]` of the tail on a stream `[row, 1, hidden]`, or on a whole state.
-
-        `ids`: of these tokens only; all or nothing unless `head_in_parts`.
-        """
+    def finish(self, state: Any) -> mx.array:
+        """Logits `[row, 1, vocab]` of the tail on a stream `[row, 1, hidden]`, or on a whole state."""
         swap = partial(self._swap, state, count(1))
-        with observed([(m, swap) for m in self._sites()]), self._only(ids):
+        with observed([(m, swap) for m in self._sites()]):
             logits: mx.array = self.model(_tokens(self._rows(state), 1))
         return logits
-
-    def head_in_parts(self) -> bool:
-        """Whether the logits of some tokens can be had alone, equal to what they are among all.
-
-        Found by looking: of the modules with a row for each token, the head is the one whose rows are the
-        logits'. None is where the head is adapted, or the logits depend on one another.
-        """
-        if self.whole:
-            return False
-        if self._head is None:
-            self._head = next(filter(self._is_head, self._with_rows()), "")
-        return bool(self._head) and self._head in self._with_rows()
-
-    def _with_rows(self) -> list[str]:
-        named = self.model.named_modules()  # type: ignore[no-untyped-call]
-        return [n for n, m in named if type(m) in _WITH_ROWS and len(m["weight"]) == self.vocab]
-
-    def _is_head(self, name: str) -> bool:
-        few = mx.arange(min(4, self.vocab))
-        with self.observe() as seen:
-            self.model(few[None])
-        state = self.pick(seen.states[-1], mx.arange(len(few)))
-        whole, third = self.finish(state), self.vocab // 3
-        parts = [slice(0, third), slice(third, self.vocab)]
-        try:
-            self._head = name
-            found = mx.concatenate([self.finish(state, part) for part in parts], axis=-1)
-            return found.shape == whole.shape and bool(mx.allclose(found, whole, 1e-4, 1e-5))
-        except (RuntimeError, ValueError, TypeError, LookupError):
-            return False  # something else needs all of its rows
-        finally:
-            self._head = None
-
-    @contextmanager
-    def _only(self, ids: slice | None) -> Iterator[None]:
-        """The head has the rows of these tokens alone; the very arrays come back, also after an exception."""
-        head = _at(self.model, self._head) if ids is not None and self._head else {}
-        whole = {name: head[name] for name in ("weight", "scales", "biases", "bias") if name in head}
-        try:
-            for name, array in whole.items():
-                head[name] = array[ids]
-            yield
-        finally:
-            for name, array in whole.items():
-                head[name] = array
 
     def _swap(
         self, state: Any, calls: Iterator[int], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -243,7 +192,7 @@ class Trunk:
         if self.unrolled is None:
             return blocks(self.model)
         part, final = self.unrolled
-        return [*(_at(block, part) for block in blocks(self.model)), _at(self.model, final)]
+        return [*(at(block, part) for block in blocks(self.model)), at(self.model, final)]
 
 
 def _begin(seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -280,7 +229,8 @@ def first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return next((a for a in (*args, *kwargs.values()) if isinstance(a, mx.array)), None)
 
 
-def _at(module: nn.Module, path: str) -> nn.Module:
+def at(module: nn.Module, path: str) -> nn.Module:
+    """The module that `named_modules` calls by this path."""
     for name in path.split("."):
         module = module[int(name)] if isinstance(module, list) else getattr(module, name)
     return module

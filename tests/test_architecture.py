@@ -18,7 +18,7 @@ STAGES = {
     "config": "yaml_strict layout settings arms fields overrides corpus resolver config reference",
     "tokens": "tokens",
     "models": "backend blas cpu gguf folders targets adapters models",
-    "lens": "stream midpoint readout lens_reading show proof lens tuned",
+    "lens": "stream head midpoint readout lens_reading show proof lens tuned",
     "training": "batches objectives checkpoints training",
     "readings": "readings",
     "reader": "reader controls",
@@ -94,7 +94,7 @@ def closure(module: str) -> set[str]:
         (
             "training",
             experiment._TRAINING,
-            "blas folders gguf models lens_reading midpoint proof readout show",
+            "blas folders gguf models head lens_reading midpoint proof readout show",
         ),
         ("reader", experiment._READING, "blas folders gguf models proof show tokens readings"),
     ],

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from emergence import lens as lens_module
 from emergence import proof, stream
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
+from emergence.head import Head
 from emergence.lens import LogitLens
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [1, 2, 3, 4], [11, 12, 13, 14, 15], [20, 3]]
@@ -157,12 +158,12 @@ def test_a_head_that_cannot_be_cut_is_read_whole() -> None:
     model = tiny.model()
     lens = LogitLens(model)
     before, head = lens.read(PROMPTS, SETS), model.model.embed_tokens
-    assert lens.trunk.head_in_parts()
+    assert lens.head.in_parts()
     model.model.embed_tokens = LoRAEmbedding.from_base(head, r=2)
-    assert not lens.trunk.head_in_parts()
+    assert not lens.head.in_parts()
     _same(lens.read(PROMPTS, SETS), before)
     model.model.embed_tokens = head
-    with suppress(InterruptedError), lens.trunk._only(slice(0, 3)):
+    with suppress(InterruptedError), lens.head.only(slice(0, 3)):
         assert model(mx.array([[1, 2]])).shape[-1] == 3
         raise InterruptedError
     assert model.model.embed_tokens["weight"] is head["weight"]
@@ -179,7 +180,7 @@ def test_logits_that_depend_on_one_another_are_read_whole() -> None:
 
     model.__class__ = Normalised
     lens = LogitLens(model)
-    assert not lens.trunk.head_in_parts()
+    assert not lens.head.in_parts()
     np.testing.assert_allclose(
         np.exp(lens.read(PROMPTS, {"all": range(lens.head_size)}).log_mass), 1, atol=1e-5
     )
@@ -196,16 +197,16 @@ def test_a_reading_by_parts_of_the_vocabulary_is_that_of_the_whole(
     model = architectures.build(name)
     lens = LogitLens(model)
     weights = dict(tree_flatten(model.parameters()))
-    assert lens.trunk.head_in_parts()
+    assert lens.head.in_parts()
     prompts = [[3, 1, 4], [1, 5, 9]]
     with monkeypatch.context() as patch:
-        patch.setattr(stream.Trunk, "head_in_parts", lambda self: False)
+        patch.setattr(Head, "in_parts", lambda self: False)
         whole = lens.read(prompts, SETS)
     monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4 * 17 * lens_module.ROWS)
     widths, real = [], stream.Trunk.finish
 
-    def finish(self: stream.Trunk, state: Any, ids: slice | None = None) -> mx.array:
-        logits = real(self, state, ids)
+    def finish(self: stream.Trunk, state: Any) -> mx.array:
+        logits = real(self, state)
         widths.append(logits.shape[-1])
         return logits
 
@@ -364,9 +365,9 @@ def test_a_model_without_blocks_is_refused() -> None:
 def _without_final_norm(patch: pytest.MonkeyPatch) -> Iterator[None]:
     real = stream.Trunk.finish
 
-    def finish(self: stream.Trunk, state: Any, ids: slice | None = None) -> mx.array:
+    def finish(self: stream.Trunk, state: Any) -> mx.array:
         with stream.observed([(self.model.model.norm, lambda call, args, kwargs: args[0])]):
-            return real(self, state, ids)
+            return real(self, state)
 
     patch.setattr(stream.Trunk, "finish", finish)
     yield
@@ -392,10 +393,10 @@ def _without_mask(patch: pytest.MonkeyPatch) -> Iterator[None]:
 def _without_soft_cap(patch: pytest.MonkeyPatch) -> Iterator[None]:
     real = stream.Trunk.finish
 
-    def finish(self: stream.Trunk, state: Any, ids: slice | None = None) -> mx.array:
+    def finish(self: stream.Trunk, state: Any) -> mx.array:
         cap, self.model.final_logit_softcapping = self.model.final_logit_softcapping, 1e6
         try:
-            return real(self, state, ids)
+            return real(self, state)
         finally:
             self.model.final_logit_softcapping = cap
 
