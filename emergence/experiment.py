@@ -196,10 +196,12 @@ def train_all(setting: Setting, progress: Progress = SILENT) -> list[Run]:
 
 def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SILENT) -> Entry:
     """One run, from the store if it is there; what was interrupted goes on where it stopped."""
-    rows = tokens.rows(setting.tokenizer, setting.splits.train, setting.config.task.styles)
-    valid = tokens.rows(setting.tokenizer, setting.splits.valid, setting.config.task.styles)
 
     def build(workdir: Path) -> dict[str, Any]:
+        rows, valid = (
+            tokens.rows(setting.tokenizer, part, setting.config.task.styles)
+            for part in (setting.splits.train, setting.splits.valid)
+        )
         (workdir / "data").mkdir(exist_ok=True)
         for name in ("train", "valid", "test"):
             tasks.write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(setting.splits, name))
