@@ -23,7 +23,7 @@ STAGES = {
     "readings": "readings",
     "reader": "reader controls",
     "statistics": "statistics probes evidence",
-    "verdicts": "predictions drafts verdicts findings",
+    "verdicts": "predictions reach drafts verdicts findings",
     "report": "records frames tables payload figures results report",
     "experiment": "experiment",
     "doors": "catalogue keeping planning outcome running plugin cli",
