@@ -286,18 +286,18 @@ def publish(
         return report.write(folder, _public(setting), study, judged, origin, logs, decode)
 
 
-def record(
-    folder: Path, setting: Setting, predictions: Sequence[Prediction], judged: Sequence[Verdict]
-) -> None:
+def record(folder: Path, setting: Setting, predictions: verdicts.Table, judged: Sequence[Verdict]) -> None:
     """Write the verdicts down in the experiment's `findings.json` and `FINDINGS.md`.
 
     Raises
     ------
     BrokenExperiment
         A control has failed: nothing of this run is a finding.
+    UsageError
+        What is on record was measured with other settings or weights.
     """
     verdicts.require_controls(judged)
-    findings.record(folder, setting.config, predictions, judged)
+    findings.record(folder, setting.config, setting.source.hash, predictions, judged)
 
 
 def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:

@@ -45,8 +45,13 @@ def test_control(verdict):
 CONFTEST = """
 import json
 import pathlib
+from types import SimpleNamespace
 import pytest
 from emergence.verdicts import Verdict
+
+@pytest.fixture(scope="session")
+def instrument():
+    return SimpleNamespace(source=SimpleNamespace(hash="weights"))
 
 @pytest.fixture(scope="session")
 def verdicts(experiment_folder):
@@ -81,10 +86,9 @@ def judge(folder, add: str, subtract: str = "supported", control: str = "support
     return rows
 
 
-def record(folder, rows: list[Verdict]) -> None:
-    findings.record(
-        folder, config.load(folder / "config.yaml"), load_predictions(folder / "predictions.py"), rows
-    )
+def record(folder, rows: list[Verdict], weights: str = "weights") -> None:
+    settings, table = config.load(folder / "config.yaml"), load_predictions(folder / "predictions.py")
+    findings.record(folder, settings, weights, table, rows)
 
 
 def test_supported_passes_and_falsified_fails_with_the_evidence(pytester, folder):
@@ -124,6 +128,29 @@ def test_the_day_a_refutation_on_record_changes_the_suite_is_red(pytester, folde
 def test_a_refutation_is_not_expected_under_other_settings(pytester, folder):
     record(folder, judge(folder, "falsified"))
     assert pytester.runpytest_inprocess("small", "--seeds", "2").ret == 1
+
+
+def test_a_refutation_is_not_expected_of_other_weights(pytester, folder):
+    record(folder, judge(folder, "falsified"), weights="others")
+    assert pytester.runpytest_inprocess("small").ret == 1
+
+
+def test_recording_with_other_settings_is_refused_before_any_test(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    before = (folder / "findings.json").read_bytes()
+    result = pytester.runpytest_inprocess("small", "--record-findings", "--seeds", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*is on record with arms.sft.seeds ?0, 1, 2?, not ?0, 1?; *run with what*"])
+    assert (folder / "findings.json").read_bytes() == before
+    assert pytester.runpytest_inprocess("small", "--record-findings").ret == 0
+
+
+def test_predictions_that_changed_since_they_were_recorded_end_before_any_test(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    (folder / "predictions.py").write_text(PREDICTIONS.replace("it emerges", "it shows"))
+    result = pytester.runpytest_inprocess("small")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*changed since version 1 was recorded*raise VERSION*"])
 
 
 def test_a_failed_control_makes_every_other_verdict_an_error(pytester, folder):
