@@ -25,6 +25,7 @@ from . import (
     checkpoints,
     config,
     controls,
+    evidence,
     findings,
     models,
     reader,
@@ -175,6 +176,8 @@ def prepare(
     random_words = tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed)
     styles = experiment.task.read_styles
     plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
+    evidence.disjoint(plan.prompts)
+    evidence.separate(plan.token_sets)
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
     proven = controls.before_training(model, lens, plan)
     left_out = (
