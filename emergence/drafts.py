@@ -324,6 +324,7 @@ def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequen
         refuted=bool(slope.high[0] * span < p.negligible),
         blocked=f"{blocked}. Here {said}" if blocked else "",
         threshold=p.threshold,
+        baseline=0.0,
         p=p_value,
         layer=int(m.layer[cell]),
         step=m.steps[-1],

@@ -56,7 +56,7 @@ class Verdict:
     """95 % interval."""
     threshold: float | None = None
     baseline: float | None = None
-    """The same statistic in the base model."""
+    """The same statistic in the base model; of a growth, an AUROC or a selectivity: where there is none."""
     p: float | None = None
     p_adjusted: float | None = None
     layer: int | None = None

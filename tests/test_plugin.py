@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from xml.etree import ElementTree
 
+import mlx.core  # noqa: F401  (a process loads it once: the runs within this one must find it there)
 import pytest
 
 from emergence import config, findings
@@ -42,6 +44,7 @@ def test_it_emerges(verdict):
 def test_control(verdict):
     assert verdict.supported, verdict
 """
+OPERATIONS = ("add", "subtract")
 CONFTEST = """
 import json
 import pathlib
@@ -165,7 +168,10 @@ def test_the_verdict_is_a_property_of_the_junit_report(pytester, folder):
     pytester.runpytest_inprocess("small", "--junitxml=out.xml", "-o", "junit_family=xunit1")
     text = (pytester.path / "out.xml").read_text()
     assert text.count('<property name="verdict"') == 4
-    assert "own-class mass" in text
+    found = [json.loads(p.get("value")) for p in ElementTree.fromstring(text).iter("property")]
+    assert {(v["prediction"], v["operation"]) for v in found} == {(p, o) for p in "EC" for o in OPERATIONS}
+    wanted = {f.name for f in dataclasses.fields(Verdict)} - {"details"}
+    assert all(v.keys() == wanted and v["statistic"] == "own-class mass" for v in found)
 
 
 def test_a_config_that_cannot_be_meant_ends_in_one_line_before_any_test(pytester, folder):

@@ -60,6 +60,17 @@ def test_all_thirteen_predictions_are_judged_as_planted():
         assert v.claim in str(v)
 
 
+REPORTED = ["estimate", "low", "high", "p", "p_adjusted", "threshold", "baseline", "layer", "step"]
+
+
+def test_every_verdict_has_effect_interval_n_p_threshold_baseline_place_and_ids():
+    for v in empty():
+        lacking = [name for name in REPORTED if getattr(v, name) is None]
+        assert lacking == [], v
+        assert (v.n_prompts > 0, v.n_seeds > 0) == (True, True)
+        assert v.token_ids or v.family == "stream", "what a probe reads is no token"
+
+
 def test_the_same_study_gives_the_same_verdicts():
     rows = [p for p in TABLE if p.id in ("B3", "E1", "E3", "E5", "C2")]
     plants = (Plant("sft", "answer", 5, grows=True), Plant("base", "hidden", 4, 1.0))
