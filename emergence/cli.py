@@ -155,10 +155,10 @@ def run(
     if dry_run:
         _console().print(planning.plan(experiment, predictions, store))
         return OK
-    options = {"--config": config, "--model": model, "--steps": steps, "--seeds": seeds, "--store": store}
-    flags = [f"{key}={value}" for key, value in options.items() if value is not None]
-    flags += [f"--param={p}" for p in param or []]
-    flags += ["--strict-verdicts"] * strict_verdicts + ["-q"] * quiet
+    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": store}
+    flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
+    flags += [f"--emergence-param={p}" for p in param or []]
+    flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
     ended = running.run(one, experiment, flags, store)
     if ended.message:
         _say(ended.message, ended.code)

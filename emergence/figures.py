@@ -135,7 +135,8 @@ def growth(study: Study, style: str) -> Figure:
             axis.set_title(f"{arm}: {family}", fontsize=8)
             axis.set_xlabel("step" if i else "", fontsize=7)
             axis.tick_params(labelsize=6)
-            axis.legend(fontsize=6)
+            if len(axis.lines) > 1:  # more than the threshold: an empty legend is a warning
+                axis.legend(fontsize=6)
     return figure
 
 

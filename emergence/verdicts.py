@@ -34,7 +34,7 @@ __all__ = [
 Outcome = Literal["supported", "falsified", "inconclusive"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What became of one prediction, for one operation."""
 
@@ -74,6 +74,9 @@ class Verdict:
     def supported(self) -> bool:
         """Whether the claim holds, by the evidence."""
         return self.outcome == "supported"
+
+    def __repr__(self) -> str:
+        return f"<{self.prediction}[{self.operation}] {self.outcome}>"
 
     def __str__(self) -> str:
         place = "" if self.layer is None else f" (L{self.layer}, step {self.step})"
