@@ -16,7 +16,7 @@ from typing import Any
 from .errors import UsageError
 from .files import write_atomic
 from .predictions import Prediction, Table, load_predictions
-from .settings import Experiment
+from .settings import Experiment, shown_model
 from .verdicts import Verdict
 
 SCHEMA = 1
@@ -64,7 +64,7 @@ def record(
     table = _table(folder, predictions)
     found = load(folder)
     _same_version(folder, found, table)
-    name = model_name(experiment)
+    name = shown_model(experiment.model)
     found["models"][name] = {
         "config": experiment.hash,
         "predictions_version": table.version,
@@ -93,7 +93,7 @@ def falsified(folder: Path, experiment: Experiment) -> dict[tuple[str, str], str
         return {}
     table = load_predictions(folder / "predictions.py")
     _same_version(folder, found, table)
-    entry = found["models"].get(model_name(experiment))
+    entry = found["models"].get(shown_model(experiment.model))
     if not entry or entry["config"] != experiment.hash or entry["predictions_version"] != table.version:
         return {}
     return {
@@ -106,11 +106,6 @@ def falsified(folder: Path, experiment: Experiment) -> dict[tuple[str, str], str
 def expected(verdict: Verdict, findings: Mapping[tuple[str, str], str]) -> bool:
     """Whether this verdict is a refutation that `falsified` has on record."""
     return verdict.outcome == "falsified" and (verdict.prediction, verdict.operation) in findings
-
-
-def model_name(experiment: Experiment) -> str:
-    """The name findings go by: an embedded name or hub id as it is, a folder by its last part."""
-    return Path(experiment.model).name if Path(experiment.model).is_dir() else experiment.model
 
 
 def _table(folder: Path, predictions: Sequence[Prediction]) -> Table:

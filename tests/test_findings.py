@@ -128,7 +128,10 @@ def test_findings_md_tells_refutations_first_in_words_and_figures(folder, judged
 
 def test_a_model_folder_goes_by_its_last_part(tmp_path):
     experiment = EXPERIMENT.model_copy(update={"model": str(tmp_path)})
-    assert findings.model_name(experiment) == tmp_path.name
+    elsewhere = EXPERIMENT.model_copy(update={"model": f"{tmp_path}/../{tmp_path.name}/"})
+    assert experiment.public.model == elsewhere.public.model == tmp_path.name
+    assert experiment.hash == elsewhere.hash == experiment.public.hash != EXPERIMENT.hash
+    assert EXPERIMENT.public == EXPERIMENT
 
 
 def test_the_findings_of_the_repository_match_their_predictions():
