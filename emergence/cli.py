@@ -217,8 +217,11 @@ def report(
         raise UsageError(
             f"{one.name}: no results yet in {one.results}; `emergence run {one.name}` makes some"
         )
-    page = pages.render(one.results, out)
+    page = pages.render(one.results, out / pages.PAGE if out and out.is_dir() else out)
     print(page)
+    if gone := pages.missing(one.results):
+        again = f"`emergence run {one.name}` writes them again, and trains nothing"
+        _say(f"{', '.join(gone)}: no longer there; {again}", OK)
     if open_:
         webbrowser.open(page.resolve().as_uri())
 

@@ -17,7 +17,7 @@ from .errors import UsageError
 from .files import write_atomic
 from .predictions import Prediction, Table, load_predictions
 from .settings import Experiment, shown_model
-from .verdicts import Verdict
+from .verdicts import Verdict, is_share
 
 SCHEMA = 1
 _KEPT = (
@@ -205,7 +205,7 @@ def _figure(kept: Mapping[str, Any]) -> str:
     """`42 % [38, 46] L24`, or a plain number where the statistic is no mass."""
     if kept["estimate"] is None:
         return ""
-    share = kept["statistic"].endswith("mass")
+    share = is_share(kept["statistic"])
     numbers = [f"{100 * kept[k]:.0f}" if share else f"{kept[k]:.2f}" for k in ("estimate", "low", "high")]
     layer = "" if kept["layer"] is None else f" L{kept['layer']}"
     return f"{numbers[0]}{' %' * share} [{numbers[1]}, {numbers[2]}]{layer}"

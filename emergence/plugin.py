@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .errors import EmergenceError, NotMeasurable
+from .errors import EmergenceError, NotMeasurable, UsageError
 
 VERDICT = "verdict"
 _REPORT = pytest.StashKey[dict[str, Any]]()
@@ -139,6 +139,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     from . import blas
     from . import verdicts as verdicts_
 
+    with _usage():
+        _distinct({folder: _experiment(config, folder).name for folder in folders})
     lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {_option(config, 'store')}"]
     for folder in folders:
         with _usage():
@@ -150,6 +152,14 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
             # A claim about the lens alone has no table of predictions.
             lines += verdicts_.check(_predictions(folder), experiment) if folder in claiming else ()
     return lines
+
+
+def _distinct(names: Mapping[Path, str]) -> None:
+    for name in names.values():
+        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
+            raise UsageError(
+                f"name: {name}: {' and '.join(same)} would overwrite each other's results; rename one"
+            )
 
 
 # Fixtures, in pipeline order

@@ -26,6 +26,7 @@ __all__ = [
     "Verdict",
     "check",
     "failed_controls",
+    "is_share",
     "judge",
     "load_predictions",
     "require_controls",
@@ -88,6 +89,12 @@ class Verdict:
         )
 
 
+def is_share(statistic: str) -> bool:
+    """Whether a statistic is read as a percentage: masses and their growth are, AUROC is not."""
+    return any(word in statistic.lower() for word in _SHARES)
+
+
+_SHARES = ("mass", "accuracy", "share", "fraction", "probability")
 _SHARED = {f.name for f in dataclasses.fields(Verdict)} & {f.name for f in dataclasses.fields(Draft)}
 
 

@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -168,6 +169,13 @@ def test_one_config_is_not_given_to_two_experiments(pytester, folder):
     result = pytester.runpytest_inprocess("--config", str(folder / "config.yaml"), "--import-mode=importlib")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--config is for one experiment*"])
+
+
+def test_two_experiments_of_one_name_would_overwrite_each_other(pytester, folder):
+    shutil.copytree(folder, pytester.path / "other")
+    result = pytester.runpytest_inprocess("--import-mode=importlib")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*name: small: */other and */small would overwrite*rename one"])
 
 
 def test_a_repository_that_uses_none_of_it_notices_nothing(pytester):
