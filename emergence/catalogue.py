@@ -110,16 +110,15 @@ def find(name: str, folder: Path, store: Path) -> Listed:
         Unknown, or two experiments have it; says which there are.
     """
     known = {listed.name: listed for listed in every(folder, store)}
-    if name in known:
-        return known[name]
-    named = [listed for listed in known.values() if listed.results.name == name]
-    if len(named) > 1:
-        folders = ", ".join(str(listed.folder) for listed in named)
-        raise UsageError(
-            f"experiment {printable(name)!r}: {folders} have this name; give each one of its own"
-        )
-    if named:
-        return named[0]
+    found = known.get(name) or next((one for one in known.values() if one.results.name == name), None)
+    if found:
+        twins = [str(one.folder) for one in known.values() if one.results == found.results]
+        if len(twins) > 1:
+            both = " and ".join(twins)
+            raise UsageError(
+                f"name: {found.results.name}: {both} would overwrite each other's results; rename one"
+            )
+        return found
     path = Path(name)
     if (path / CONFIG).is_file():
         return _listed(path, store)

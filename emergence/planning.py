@@ -141,13 +141,17 @@ def _states(experiment: Experiment, store: Store) -> tuple[dict[tuple[str, int],
 def _is_here(model: str) -> bool:
     """Whether a look at the model downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     from .models import EMBEDDED
 
     if model == EMBEDDED or Path(model).is_dir() or "/" not in model:
         return True
     repo, _, revision = model.partition("@")
-    return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+    except HFValidationError:  # no name for a download; a look at it says so
+        return True
 
 
 def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:

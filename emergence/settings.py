@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -134,8 +135,9 @@ class Experiment(_Settled):
 
     @property
     def public(self) -> Experiment:
-        """The same as it may be shown: the model by `shown_model`."""
-        return self.model_copy(update={"model": shown_model(self.model)})
+        """The same as it may be shown: the model by `shown_model`, notices without the config's folder."""
+        notices = tuple(re.sub(r"^[^:]*/", "", notice) for notice in self.notices)
+        return self.model_copy(update={"model": shown_model(self.model), "notices": notices})
 
     @property
     def hash(self) -> str:

@@ -114,6 +114,7 @@ def _with_runs(folder: Path, *statuses: str) -> None:
         (["run", "parity", "--seeds", "0"], "--seeds 0"),
         (["run", "parity", "--seeds", "many"], "Invalid value for '--seeds'"),
         (["run", "parity", "--model", "nonsense"], "model 'nonsense' is neither"),
+        (["run", "parity", "--model", "../../no/folder", "--dry-run"], "model '../../no/folder' is neither"),
         (["status", "parity"], "parity: no results yet"),
         (["report", "parity"], "parity: no results yet"),
         (["models", "--check", "nonsense"], "model 'nonsense' is neither"),
@@ -237,10 +238,12 @@ def test_results_are_found_by_the_folder_and_by_the_name_in_the_config(place: Pa
     for twin in ("a", "b"):
         (place / "hypotheses" / twin).mkdir()
         (place / "hypotheses" / twin / "config.yaml").write_text(CONFIG.replace("parity", "twins"))
-    told = said("status", "twins")
-    assert (told.code, told.err.count("\n")) == (2, 1)
-    assert "hypotheses/a, " in told.err
-    assert "hypotheses/b have this name" in told.err
+    for name in ("twins", "b"):
+        told = said("status", name)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert "name: twins: " in told.err
+        assert "hypotheses/a and " in told.err
+        assert "hypotheses/b would overwrite each other's results; rename one" in told.err
 
 
 def test_a_dry_run_asks_only_runs_of_the_same_model_and_method_how_long_it_takes(

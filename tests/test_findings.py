@@ -131,7 +131,9 @@ def test_a_model_folder_goes_by_its_last_part(tmp_path):
     elsewhere = EXPERIMENT.model_copy(update={"model": f"{tmp_path}/../{tmp_path.name}/"})
     assert experiment.public.model == elsewhere.public.model == tmp_path.name
     assert experiment.hash == elsewhere.hash == experiment.public.hash != EXPERIMENT.hash
-    assert EXPERIMENT.public == EXPERIMENT
+    assert EXPERIMENT.public.model == EXPERIMENT.model
+    noted = EXPERIMENT.model_copy(update={"notices": ("/home/alice/config.yaml:4: a/b: c", "a: b/c")})
+    assert noted.public.notices == ("config.yaml:4: a/b: c", "a: b/c")
 
 
 def test_the_findings_of_the_repository_match_their_predictions():
