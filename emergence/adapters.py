@@ -61,8 +61,9 @@ def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -
 def adapted(model: Any, checkpoint: Path) -> Iterator[Any]:
     """`model` with a checkpoint applied, for the length of the `with`; its own arrays stay untouched.
 
-    Every tensor is consumed, none is missing, each has the right shape and is finite, and the checkpoint
-    names this very model as its base. Raises BrokenExperiment otherwise.
+    Every tensor is consumed, none is missing, each has the right shape and is finite, the checkpoint names
+    this very model as its base, and embedding, final norm and head stay the base's own arrays. Raises
+    BrokenExperiment otherwise.
     """
     with _restored(model):
         apply(model, checkpoint, strict=True)
@@ -86,12 +87,13 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
         _insert(model, settings)
     except _MISFITS as error:
         raise BrokenExperiment(f"{checkpoint / CONFIG} fits no layers: {first_line(error)}") from None
-    before = _trained(model, settings)
+    before, lens = _trained(model, settings), _outside(model)
     _check_complete(checkpoint, tensors, before)
     _check_step(checkpoint, settings, tensors, before)
     model.load_weights(list(tensors.items()), strict=False)
     model.eval()
     _fold(model)
+    _check_lens(checkpoint, lens, _outside(model))
     mx.eval(model.parameters())
     model.base_hash = hashlib.sha256(f"{base} {digest(checkpoint / WEIGHTS)}".encode()).hexdigest()
 
@@ -107,12 +109,6 @@ def save_adapters(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
     tensors = dict(sorted(_trained(model, config).items()))
     mx.save_safetensors(str(folder / WEIGHTS), tensors, {"format": "mlx"})
     (folder / CONFIG).write_text(json.dumps(dict(config), indent=4, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 (hex) of all outside the blocks: embedding, final norm, head. The lens: it must not move."""
-    inside = tuple(f"{path}." for path in block_paths(model))
-    return _hash((name, p) for name, p in parameters(model) if not name.startswith(inside))
 
 
 def base_hash(model: Any) -> str:
@@ -192,6 +188,20 @@ def _check_complete(checkpoint: Path, tensors: dict[str, mx.array], wanted: dict
         problems.append(f"has {_some(shapes)} of shape {tensors[first].shape}, not {wanted[first].shape}")
     if problems:
         raise BrokenExperiment(f"adapter {checkpoint} is not applied: it {'; '.join(problems)}")
+
+
+def _outside(model: Any) -> dict[str, mx.array]:
+    """Embedding, final norm, head: what the lens reads out with."""
+    inside = tuple(f"{path}." for path in block_paths(model))
+    return {name: p for name, p in parameters(model) if not name.startswith(inside)}
+
+
+def _check_lens(checkpoint: Path, before: Mapping[str, mx.array], after: Mapping[str, mx.array]) -> None:
+    """Outside the blocks are the very arrays that were there: no hash of a hundred megabytes is needed."""
+    if moved := sorted(k for k in before.keys() | after.keys() if before.get(k) is not after.get(k)):
+        raise BrokenExperiment(
+            f"adapter {checkpoint} changes {_some(moved)}, outside the blocks: it moves the lens"
+        )
 
 
 def _check_step(

@@ -129,7 +129,7 @@ def _openblas() -> ctypes.CDLL | None:
 
 @contextmanager
 def _idle_threads_sleep() -> Iterator[None]:
-    """OpenBLAS loaded inside lets its threads sleep between products, unless `OPENBLAS_THREAD_TIMEOUT` is set.
+    """OpenBLAS loaded inside lets its threads sleep between products; `OPENBLAS_THREAD_TIMEOUT` prevails.
 
     By default they spin for 2^26 cycles after each, on the cores that all other work needs: a reading took
     1.5 times as long. They read the variable once, when the library is loaded.

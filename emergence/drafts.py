@@ -56,8 +56,9 @@ class Draft:
 class Desk:
     """Drafts for one study; what predictions share (masses, probes) is computed once."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, permutations: int = statistics.PERMUTATIONS) -> None:
         self._study = study
+        self._permutations = permutations
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def draft(self, p: Prediction, operation: str) -> Draft:
@@ -84,6 +85,10 @@ class Desk:
             raise UsageError(f"{p.id}: arm {p.arm!r} was not run; there are {', '.join(known)}")
         return runs
 
+    def permutations(self, p: Prediction) -> int:
+        """How many decide a p; a control's is adjusted for nothing."""
+        return statistics.PERMUTATIONS if p.control else self._permutations
+
     def masses(self, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Masses:
         """The masses of the band's cells."""
         key = (p.arm, p.style, family, operation)
@@ -99,7 +104,7 @@ class Desk:
             return Draft("selectivity", p.family, blocked=why, threshold=p.threshold)
         key = ("probe", p.style, p.band)
         if key not in self._kept:
-            self._kept[key] = Bench(runs[0], p.style, layers(p.band, runs[0].n_layers))
+            self._kept[key] = Bench(runs[0], p.style, layers(p.band, runs[0].n_layers), self.permutations(p))
         bench: Bench = self._kept[key]
         found = bench.probe(operation)
         return _probed(p, operation, found, bench.confusion(found.chosen).tolist())
@@ -147,7 +152,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
     holds = e.clear(e.chosen, _bounds(p))
     refuted = e.absent(p.negligible)
     cell = e.chosen if holds else e.strongest
-    pvalues, area = e.p()
+    pvalues, area = e.p(desk.permutations(p))
     kind = _kind(desk, p, operation, family, runs, e, bool(holds and pvalues[e.chosen] < p.alpha), refuted)
     blocked = _blocked(p, m)
     if e.constant(cell):
@@ -172,7 +177,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         p=float(pvalues[cell]),
         layer=int(m.layer[cell]),
         step=m.steps[step] if m.when is None else int(m.when[cell]),
-        onset=_onset(p, m) if holds and step and m.when is None else None,
+        onset=_onset(desk, p, m) if holds and step and m.when is None else None,
         details=details,
         token_ids=_ids(runs[0], family, operation),
         **_counts(m),
@@ -206,12 +211,15 @@ def _kind(
     cell = e.strongest
     if float(e.parts["strength"].low[cell]) > p.threshold:
         apart = [name for name in ("apart", "elsewhere") if name in e.parts]
-        if all(e.parts[name].low[cell] > 0 for name in apart) and e.p()[0][cell] < p.alpha:
+        if (
+            all(e.parts[name].low[cell] > 0 for name in apart)
+            and e.p(desk.permutations(p))[0][cell] < p.alpha
+        ):
             return "earlier" if refuted else "unclear"
         return "bias"
     if family in GLYPHS_OF:
         glyphs = evidence.measure(desk.masses(p, operation, GLYPHS_OF[family], runs), e.step, False)
-        if evidence.present(glyphs, _bounds(p), p.alpha):
+        if evidence.present(glyphs, _bounds(p), p.alpha, desk.permutations(p)):
             return "copying"
     return "absent" if refuted else "unclear"
 
@@ -273,10 +281,12 @@ def _details(
     return out
 
 
-def _onset(p: Prediction, m: Masses) -> tuple[int | None, int] | None:
+def _onset(desk: Desk, p: Prediction, m: Masses) -> tuple[int | None, int] | None:
     """The checkpoints between which the classifier emerged; p not adjusted for other predictions."""
     there = [
-        evidence.present(evidence.measure(m, t, p.emerges and t > 0), _bounds(p), p.alpha)
+        evidence.present(
+            evidence.measure(m, t, p.emerges and t > 0), _bounds(p), p.alpha, desk.permutations(p)
+        )
         for t in range(len(m.steps))
     ]
     return statistics.onset(there, m.steps)
@@ -295,7 +305,7 @@ def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequen
     own = np.moveaxis(m.own[:, :, here, cell], 1, 0)
     per_step = statistics.slopes(own, m.steps)[..., None]
     slope = statistics.bootstrap(100 * per_step)
-    rho, p_value = statistics.trend(own.mean(axis=2).T)
+    rho, p_value = statistics.trend(own.mean(axis=2).T, desk.permutations(p))
     if np.ptp(own) == 0:
         blocked = (
             blocked or f"strength is the same at every checkpoint at L{m.layer[cell]}: no trend can be given"
@@ -314,6 +324,7 @@ def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequen
         refuted=bool(slope.high[0] * span < p.negligible),
         blocked=f"{blocked}. Here {said}" if blocked else "",
         threshold=p.threshold,
+        baseline=0.0,
         p=p_value,
         layer=int(m.layer[cell]),
         step=m.steps[-1],
@@ -333,7 +344,7 @@ def _correctness(desk: Desk, p: Prediction, operation: str, family: str, runs: S
     step = _step(p, m)
     cell, here = evidence.measure(m, step, False).chosen, m.half == EVALUATION
     right = evidence.correct(runs, p.style, operation, step)[:, here]
-    area = statistics.predicts(m.own[:, step][:, here, cell], right)
+    area = statistics.predicts(m.own[:, step][:, here, cell], right, desk.permutations(p))
     if area is None:
         return _empty(
             p, m, family, f"all answers are {'right' if right.any() else 'wrong'}: nothing to predict"
@@ -381,7 +392,7 @@ def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: S
     level = 1 - (1 - statistics.LEVEL) / m.n_seeds
     again = [evidence.measure(e.masses, step, p.emerges, level=level) for e in each]
     gone = [e.absent(p.negligible) for e in again]
-    pvalue = max(float(e.p()[0][e.chosen]) for e in each)
+    pvalue = max(float(e.p(desk.permutations(p))[0][e.chosen]) for e in each)
     places = [int(m.layer[e.chosen]) for e in each]
     seeds = ", ".join(
         f"seed {r.seed} {100 * float(e.parts['strength'].estimate[e.chosen]):.0f} % at L{layer}"

@@ -234,17 +234,17 @@ class Evidence:
         values = self.masses.own[:, self.step, self.masses.half == EVALUATION, cell]
         return bool(np.ptp(values) == 0)
 
-    def p(self) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"] | None]:
+    def p(self, permutations: int) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"] | None]:
         """Max-T permutation p of each cell, and the one-vs-rest AUROC (None for answers)."""
         m, here = self.masses, self.masses.half == EVALUATION
         if m.answers is not None and m.own_answer is not None:
             mean = m.answers[:, self.step].mean(axis=0)[:, here]
-            return statistics.matching(mean, m.own_answer[here]), None
+            return statistics.matching(mean, m.own_answer[here], permutations), None
         assert m.rest is not None
         own, rest = m.own[:, self.step][:, here], m.rest[:, self.step][:, m.rest_half == EVALUATION]
         scores = np.moveaxis(np.concatenate([own, rest], axis=1), 1, 2)
         labels = np.arange(scores.shape[-1]) < own.shape[1]
-        area, p = statistics.separation(scores, labels)
+        area, p = statistics.separation(scores, labels, permutations)
         return p, area
 
 
@@ -290,11 +290,11 @@ def measure(
     )
 
 
-def present(evidence: Evidence, bounds: Mapping[str, float], alpha: float) -> bool:
+def present(evidence: Evidence, bounds: Mapping[str, float], alpha: float, permutations: int) -> bool:
     """Whether there is a classifier at the chosen cell, p not adjusted for other predictions."""
     if not evidence.clear(evidence.chosen, bounds) or evidence.constant(evidence.chosen):
         return False
-    return bool(evidence.p()[0][evidence.chosen] < alpha)
+    return bool(evidence.p(permutations)[0][evidence.chosen] < alpha)
 
 
 def class_masses(

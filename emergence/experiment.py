@@ -25,6 +25,7 @@ from . import (
     checkpoints,
     config,
     controls,
+    evidence,
     findings,
     models,
     reader,
@@ -44,7 +45,18 @@ from .verdicts import Prediction, Verdict
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 
-_READING = ("adapters", "targets", "midpoint", "cpu", "lens", "lens_reading", "reader", "readout", "stream")
+_READING = (
+    "adapters",
+    "targets",
+    "midpoint",
+    "cpu",
+    "head",
+    "lens",
+    "lens_reading",
+    "reader",
+    "readout",
+    "stream",
+)
 _TRAINING = (
     "adapters",
     "batches",
@@ -164,6 +176,8 @@ def prepare(
     random_words = tokens.random_words(tokenizer, vocabulary, RANDOM_SETS, experiment.task.seed)
     styles = experiment.task.read_styles
     plan = reader.plan(tokenizer, vocabulary, splits.test, shown, styles, random_words, experiment.task.seed)
+    evidence.disjoint(plan.prompts)
+    evidence.separate(plan.token_sets)
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
     proven = controls.before_training(model, lens, plan)
     left_out = (
@@ -185,10 +199,12 @@ def train_all(setting: Setting, progress: Progress = SILENT) -> list[Run]:
 
 def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SILENT) -> Entry:
     """One run, from the store if it is there; what was interrupted goes on where it stopped."""
-    rows = tokens.rows(setting.tokenizer, setting.splits.train, setting.config.task.styles)
-    valid = tokens.rows(setting.tokenizer, setting.splits.valid, setting.config.task.styles)
 
     def build(workdir: Path) -> dict[str, Any]:
+        rows, valid = (
+            tokens.rows(setting.tokenizer, part, setting.config.task.styles)
+            for part in (setting.splits.train, setting.splits.valid)
+        )
         (workdir / "data").mkdir(exist_ok=True)
         for name in ("train", "valid", "test"):
             tasks.write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(setting.splits, name))
@@ -273,18 +289,18 @@ def publish(
         return report.write(folder, setting.config.public, study, judged, origin, logs, decode)
 
 
-def record(
-    folder: Path, setting: Setting, predictions: Sequence[Prediction], judged: Sequence[Verdict]
-) -> None:
+def record(folder: Path, setting: Setting, predictions: verdicts.Table, judged: Sequence[Verdict]) -> None:
     """Write the verdicts down in the experiment's `findings.json` and `FINDINGS.md`.
 
     Raises
     ------
     BrokenExperiment
         A control has failed: nothing of this run is a finding.
+    UsageError
+        What is on record was measured with other settings or weights.
     """
     verdicts.require_controls(judged)
-    findings.record(folder, setting.config, predictions, judged)
+    findings.record(folder, setting.config, setting.source.hash, predictions, judged)
 
 
 def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 In: verdicts, and an explicit wish to record them. Out: `findings.json` beside the experiment, and
 `FINDINGS.md` made from it. A falsified prediction that is written down is expected: its test is
-xfail(strict), so that the day it changes, the suite turns red. Findings hold for one model under one config
-and one version of the predictions.
+xfail(strict), so that the day it changes, the suite turns red. A record belongs to one model, its weights,
+one config and one version of the predictions: it is expected of nothing else, and nothing else replaces it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import config
 from .errors import UsageError
 from .files import write_atomic
-from .predictions import Prediction, Table, load_predictions
+from .predictions import Table
 from .settings import Experiment, shown_model
 from .verdicts import Verdict, is_share
 
-SCHEMA = 1
+SCHEMA = 2
 _KEPT = (
     "outcome", "reason", "statistic", "estimate", "low", "high", "threshold", "baseline", "p", "p_adjusted",
     "layer", "step", "onset", "n_prompts", "n_seeds", "claim", "arm", "style", "family", "band",
@@ -51,21 +52,57 @@ def load(folder: Path) -> dict[str, Any]:
     return found
 
 
-def record(
-    folder: Path, experiment: Experiment, predictions: Sequence[Prediction], judged: Sequence[Verdict]
-) -> Path:
-    """Write the verdicts of this model down, other models' stay; returns the path of findings.json.
+def same_version(folder: Path, table: Table) -> None:
+    """Refuse predictions that have changed since they were recorded.
 
     Raises
     ------
     UsageError
-        The predictions differ from those of a finding of the same version.
+        Their version has not changed with them.
     """
-    table = _table(folder, predictions)
+    for name, entry in load(folder)["models"].items():
+        if entry["predictions_version"] == table.version and entry["predictions_hash"] != table.hash:
+            raise UsageError(
+                f"{folder / 'predictions.py'}: the predictions have changed since version {table.version} "
+                f"was recorded for {name}; raise VERSION, say why in the commit, and record again"
+            )
+
+
+def recordable(folder: Path, experiment: Experiment, weights: str | None = None) -> None:
+    """Refuse, before anything is trained, what `record` would refuse; `weights` may not be known yet.
+
+    Raises
+    ------
+    UsageError
+        What is on record was measured with other settings or weights: they, and what to do, in one line.
+    """
+    found, name = load(folder), shown_model(experiment.model)
+    if name in found["models"] and (
+        other := _differences(folder, found["models"][name], experiment, weights)
+    ):
+        raise UsageError(
+            f"{folder / 'findings.json'}: {name} is on record with {_listed(other)}; "
+            f"run with what is on record, or remove {name} from the file to record it anew"
+        )
+
+
+def record(
+    folder: Path, experiment: Experiment, weights: str, table: Table, judged: Sequence[Verdict]
+) -> Path:
+    """Write the verdicts of this model down, other models' stay; returns the path of findings.json.
+
+    `weights` is the hash of the model that was measured (`models.Source.hash`).
+
+    Raises
+    ------
+    UsageError
+        As `same_version` and `recordable`.
+    """
+    same_version(folder, table)
+    recordable(folder, experiment, weights)
     found = load(folder)
-    _same_version(folder, found, table)
-    name = shown_model(experiment.model)
-    found["models"][name] = {
+    found["models"][shown_model(experiment.model)] = {
+        "weights": weights,
         "config": experiment.hash,
         "predictions_version": table.version,
         "predictions_hash": table.hash,
@@ -78,23 +115,22 @@ def record(
     return path
 
 
-def falsified(folder: Path, experiment: Experiment) -> dict[tuple[str, str], str]:
+def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) -> dict[tuple[str, str], str]:
     """(prediction, operation) to the reason, for what is written down as falsified and hence expected.
 
-    Nothing is expected of another model, under another config, or of predictions with another version.
+    Nothing is expected of other weights, under another config, or of predictions with another version.
 
     Raises
     ------
     UsageError
         The predictions have changed since they were recorded, and their version has not.
     """
-    found = load(folder)
-    if not found["models"]:
+    entry = load(folder)["models"].get(shown_model(experiment.model))
+    if not entry:
         return {}
-    table = load_predictions(folder / "predictions.py")
-    _same_version(folder, found, table)
-    entry = found["models"].get(shown_model(experiment.model))
-    if not entry or entry["config"] != experiment.hash or entry["predictions_version"] != table.version:
+    same_version(folder, table)
+    of_this = {"weights": weights, "config": experiment.hash, "predictions_version": table.version}
+    if any(entry[k] != v for k, v in of_this.items()):
         return {}
     return {
         _key(name): f"written down as falsified: {kept['reason']}"
@@ -103,24 +139,39 @@ def falsified(folder: Path, experiment: Experiment) -> dict[tuple[str, str], str
     }
 
 
-def expected(verdict: Verdict, findings: Mapping[tuple[str, str], str]) -> bool:
-    """Whether this verdict is a refutation that `falsified` has on record."""
-    return verdict.outcome == "falsified" and (verdict.prediction, verdict.operation) in findings
+def _differences(
+    folder: Path, entry: Mapping[str, Any], experiment: Experiment, weights: str | None
+) -> list[str]:
+    """What a record was measured with and this run is not, as `max_steps 300, not 20`."""
+    found = []
+    if weights not in (None, entry["weights"]):
+        found.append(f"weights {entry['weights'][:12]}, not {str(weights)[:12]}")
+    if experiment.hash == entry["config"]:
+        return found
+    try:
+        written = config.load(folder / "config.yaml", {"model": experiment.model})
+    except UsageError:
+        written = experiment
+    if written.hash != entry["config"]:
+        return [*found, f"config {entry['config']}, not {experiment.hash}"]
+    before, now = _flat(written.model_dump(mode="json")), _flat(experiment.model_dump(mode="json"))
+    named = [k for k in dict.fromkeys([*before, *now]) if before.get(k) != now.get(k)]
+    return [*found, *(f"{k} {before.get(k)}, not {now.get(k)}" for k in named)]
 
 
-def _table(folder: Path, predictions: Sequence[Prediction]) -> Table:
-    if isinstance(predictions, Table):
-        return predictions
-    return load_predictions(folder / "predictions.py")
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted path; arms go by their names."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "name" in value[0]:
+        value = {row["name"]: row for row in value}
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        k: v for name, inner in value.items() for k, v in _flat(inner, f"{path}.{name}".strip(".")).items()
+    }
 
 
-def _same_version(folder: Path, found: Mapping[str, Any], table: Table) -> None:
-    for name, entry in found["models"].items():
-        if entry["predictions_version"] == table.version and entry["predictions_hash"] != table.hash:
-            raise UsageError(
-                f"{folder / 'predictions.py'}: the predictions have changed since version {table.version} "
-                f"was recorded for {name}; raise VERSION, say why in the commit, and record again"
-            )
+def _listed(parts: Sequence[str]) -> str:
+    return "; ".join(parts[:3]) + (f"; and {len(parts) - 3} more" if len(parts) > 3 else "")
 
 
 def _kept(v: Verdict) -> dict[str, Any]:

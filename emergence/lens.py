@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from . import cpu, midpoint, proof, readout, stream
 from .errors import BrokenExperiment, NotMeasurable, UsageError
+from .head import Head
 from .lens_reading import LensReading
 from .proof import Proof, prove
 from .show import Drawing, draw
@@ -32,8 +33,10 @@ Layers = Sequence[int | str]
 Positions = str | int | Sequence[int]
 FORWARD_TOKENS = 512
 """Tokens that go through the model together; at least one prompt."""
-LOGITS_BYTES = 48_000_000
-"""Logits that exist at a time; at least one row."""
+LOGITS_BYTES = 30_000_000
+"""Logits that exist at a time, at least one place's at all layers; glibc maps anew what is above 32 MB."""
+ROWS = 1024
+"""Rows of logits computed together where the vocabulary can be cut: the head is read once for each."""
 
 
 class LogitLens:
@@ -57,6 +60,7 @@ class LogitLens:
         self.trunk = stream.Trunk(model)
         self.n_layers = self.trunk.n_layers
         self.head_size = self.trunk.vocab
+        self.head = Head(self.trunk)
         if vocab_size is not None and not 0 < vocab_size <= self.head_size:
             raise UsageError(f"vocab_size={vocab_size}: the model's head has {self.head_size} rows")
         self.vocab_size = vocab_size or self.head_size
@@ -128,9 +132,11 @@ class LogitLens:
     ) -> LensReading:
         """Statistics of the distributions at every layer, prompt and position asked for; see `LensReading`.
 
-        Memory is bounded by one pass of `FORWARD_TOKENS` tokens, `LOGITS_BYTES` of logits, and two to three
-        rows of logits a layer while statistics are taken; it does not grow with layers × prompts ×
-        vocabulary.
+        Memory is bounded by one pass of `FORWARD_TOKENS` tokens, `LOGITS_BYTES` of logits and three times
+        one place's share of them a thread; it does not grow with layers × prompts × vocabulary. On the CPU
+        logits are taken by blocks of rows and of the vocabulary; on a GPU, with `token_ids` (whose ranks
+        need all tokens at once), and for the few families whose head cannot be cut, by blocks of rows, at
+        least one place at all layers.
         """
         which = self._points(layers)
         prompts = self._prompts(tokens)
@@ -218,31 +224,27 @@ class LogitLens:
     ) -> Iterator[tuple[readout.Rows, list[Place]]]:
         """Statistics `[layer, place, ...]` of `which` layers for a block of places at a time."""
         layers = sorted(states)
-        at_once = max(1, LOGITS_BYTES // (4 * self.head_size))
-        chunks = [layers[part] for part in _slices(len(layers), at_once)]
+        before = np.array([layers.index(p.previous) if p.previous in states else -1 for p in layers])
         keep = [layers.index(layer) for layer in which]
-        statistics: Any = readout.on_gpu if mx.default_device() == mx.gpu else readout.on_cpu
-        for part in _slices(len(places), max(1, at_once // len(layers))):
+        on_gpu = mx.default_device() == mx.gpu
+        statistics = readout.on_gpu if on_gpu else readout.on_cpu
+        width = self.head_size
+        if not on_gpu and not len(wanted.tokens) and self.head.in_parts():
+            width = max(1, LOGITS_BYTES // (4 * ROWS))
+        for part in _slices(len(places), max(1, LOGITS_BYTES // (4 * width * len(layers)))):
             index = mx.arange(part.start, part.stop)
-            output = carried = None
-            if len(chunks) > 1:
-                z = self._finish([self.trunk.pick(states[layers[-1]], index)])
-                output = statistics(z, wanted, np.array([-1]))[1]
-            found: list[readout.Rows] = []
-            for chunk in chunks:
-                z = self._finish([self.trunk.pick(states[layer], index) for layer in chunk])
-                before = np.array([chunk.index(p.previous) if p.previous in chunk else -1 for p in chunk])
-                last = max((i for i, p in enumerate(chunk) if p.block), default=None)
-                rows, kept = statistics(z, wanted, before, output, carried, last or 0)
-                found.append(rows)
-                carried = carried if last is None else kept
-            yield {name: np.concatenate([f[name] for f in found])[keep] for name in found[0]}, places[part]
+            rows = [self.trunk.pick(states[layer], index) for layer in layers]
+            logits = (self._finish(rows, ids) for ids in _slices(self.vocab_size, width))
+            found = statistics(logits, wanted, before)
+            yield {name: values[keep] for name, values in found.items()}, places[part]
 
-    def _finish(self, states: list[Any]) -> mx.array:
-        """Logits `[layer, place, vocab]` of states at the same places."""
+    def _finish(self, states: list[Any], ids: slice | None = None) -> mx.array:
+        """Logits `[layer, place, ids]` of states at the same places."""
         if self.trunk.whole:
             return mx.stack([self.trunk.finish(state)[:, 0] for state in states])
-        return self.trunk.finish(mx.concatenate(states)).reshape(len(states), -1, self.head_size)
+        with self.head.only(ids) if ids else nullcontext():
+            logits = self.trunk.finish(mx.concatenate(states))
+        return logits.reshape(len(states), -1, logits.shape[-1])
 
     def _require_plain(self, what: str) -> None:
         if self.trunk.whole:

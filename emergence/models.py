@@ -21,7 +21,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
 from emergence import blas, folders, gguf
-from emergence.adapters import adapted, adapter_config, apply, fingerprint, lora, parameters, save_adapters
+from emergence.adapters import adapted, adapter_config, apply, lora, parameters, save_adapters
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
 from emergence.store import Store
 
@@ -30,7 +30,6 @@ __all__ = [
     "Source",
     "adapted",
     "adapter_config",
-    "fingerprint",
     "load",
     "lora",
     "resolve",

@@ -98,24 +98,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("operation", operations)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is written down as falsified is xfail(strict): the day that changes, the suite is red."""
-    for item in items:
-        mark = item.get_closest_marker("prediction")
-        if mark is None or not {VERDICT, "experiment_folder"} <= set(getattr(item, "fixturenames", ())):
-            continue
-        folder = Path(item.path).parent
-        try:
-            known = _known(config, folder)
-        except EmergenceError as error:
-            if _is_worker(config):  # which an error would end in silence; the fixtures say it in one line
-                continue
-            raise pytest.UsageError(str(error)) from None
-        operation = str(item.callspec.params["operation"])  # type: ignore[attr-defined]
-        if reason := known.get((str(mark.args[0]), operation)):
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError))
-
-
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """The header of the main job, only where it runs."""
 
@@ -150,7 +132,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         lines += experiment.notices
         with _usage():
             # A claim about the lens alone has no table of predictions.
-            lines += verdicts_.check(_predictions(folder), experiment) if folder in claiming else ()
+            if folder in claiming:
+                lines += verdicts_.check(_predictions(folder), experiment)
+                _on_record(config, folder, experiment)
     return lines
 
 
@@ -234,11 +218,20 @@ def lens(instrument: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def setting(experiment: Any, predictions: Any, instrument: Any, store: Any, progress: Any) -> Any:
+def setting(
+    experiment_folder: Path,
+    experiment: Any,
+    predictions: Any,
+    instrument: Any,
+    store: Any,
+    progress: Any,
+    pytestconfig: pytest.Config,
+) -> Any:
     """Data, tokens, controls: everything that is fixed before the first training step."""
     from . import experiment as stages
 
     with _readable():
+        _on_record(pytestconfig, experiment_folder, experiment, instrument.source.hash)
         prepared = stages.prepare(experiment, predictions, instrument, store)
     for note in prepared.notes:
         progress.line(note)
@@ -284,14 +277,29 @@ def verdicts(
     return {(v.prediction, v.operation): v for v in judged}
 
 
+@pytest.fixture(scope="session")
+def refuted(
+    experiment_folder: Path, experiment: Any, predictions: Any, instrument: Any
+) -> dict[tuple[str, str], str]:
+    """What is written down as falsified of these weights under these settings, with the reason."""
+    from . import findings
+
+    with _readable():
+        return findings.falsified(experiment_folder, experiment, instrument.source.hash, predictions)
+
+
 @pytest.fixture
 def verdict(
     request: pytest.FixtureRequest,
     operation: str,
     verdicts: Mapping[tuple[str, str], Any],
+    refuted: Mapping[tuple[str, str], str],
     record_property: Callable[[str, object], None],
 ) -> Any:
-    """The verdict that the test asserts. Inconclusive is an outcome of its own and ends the test here."""
+    """The verdict that the test asserts. Inconclusive is an outcome of its own and ends the test here.
+
+    What is written down as falsified is xfail(strict): the day that changes, the suite is red.
+    """
     mark = request.node.get_closest_marker("prediction")
     if mark is None or (mark.args[0], operation) not in verdicts:
         known = ", ".join(dict.fromkeys(key[0] for key in verdicts))
@@ -304,8 +312,11 @@ def verdict(
 
         with _readable():
             require_controls(list(verdicts.values()))
+    expected = refuted.get((found.prediction, operation))
+    if expected:
+        request.applymarker(pytest.mark.xfail(reason=expected, strict=True, raises=AssertionError))
     if found.outcome == "inconclusive":
-        if request.node.get_closest_marker("xfail"):
+        if expected:
             pytest.fail(f"written down as falsified, now inconclusive: {found.reason}", pytrace=False)
         if not _option(request.config, "strict-verdicts"):
             raise Inconclusive(found.reason)
@@ -413,8 +424,10 @@ def _predictions(folder: Path) -> Any:
     return verdicts.load_predictions(folder / "predictions.py")
 
 
-def _known(config: pytest.Config, folder: Path) -> dict[tuple[str, str], str]:
-    """What findings.json says is falsified under these settings, with the reason."""
+def _on_record(config: pytest.Config, folder: Path, experiment: Any, weights: str | None = None) -> None:
+    """Refuse what would make a record in findings.json untrue."""
     from . import findings
 
-    return findings.falsified(folder, _experiment(config, folder))
+    findings.same_version(folder, _predictions(folder))
+    if _option(config, "record-findings"):
+        findings.recordable(folder, experiment, weights)

@@ -143,7 +143,7 @@ def check(predictions: Sequence[Prediction], experiment: Experiment) -> tuple[st
     """Tell, before anything is trained, which predictions cannot be judged under this config.
 
     Returns notices: predictions that are inconclusive for certain, such as one seed where replication is
-    claimed (a run with `--seeds 1` is allowed; it speaks of itself only).
+    claimed (a run with `--seeds 1` is allowed; it speaks of itself only), or no p that could be small enough.
 
     Raises
     ------
@@ -163,7 +163,20 @@ def check(predictions: Sequence[Prediction], experiment: Experiment) -> tuple[st
         problems += [f"{p.id}: {text}" for text in _problems(p, ids, experiment)]
     if problems:
         raise UsageError("; ".join(problems))
-    return tuple(f"{p.id}: {text}" for p in predictions for text in _notices(p, experiment))
+    told = {p.id: _notices(p, experiment) for p in predictions}
+    for id_, why in _undecidable(predictions, experiment).items():
+        told[id_] = told[id_] or [why]
+    return tuple(f"{id_}: {text}" for id_, texts in told.items() for text in texts)
+
+
+def _undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> dict[str, str]:
+    from . import reach  # with SciPy, for which `emergence list` need not wait
+
+    tests = {p.id: p.test for p in predictions}
+    return {
+        id_: f"{'can never be refuted' if tests[id_] == 'no classifier' else 'will be inconclusive'}: {why}"
+        for id_, why in reach.undecidable(predictions, experiment).items()
+    }
 
 
 def _task_problems(experiment: Experiment) -> list[str]:
@@ -199,6 +212,8 @@ def _problems(p: Prediction, ids: Sequence[str], experiment: Experiment) -> list
         found.append(
             f"style {p.style!r} is trained on, and the claim is about one that is not; drop it from styles"
         )
+    if not 0 < p.alpha < 1:
+        found.append(f"alpha={p.alpha:g} is no error rate; it lies between 0 and 1, 0.01 by default")
     if p.premise and p.premise not in ids:
         found.append(f"premise {p.premise!r} is not in the table")
     if p.test == "replication" and p.min_seeds < 2:

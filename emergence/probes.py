@@ -104,8 +104,15 @@ def control_labels(types: Int[np.ndarray, " prompt"], classes: int, index: int) 
 class Bench:
     """All probes of one base model and one style; the same fits serve every operation."""
 
-    def __init__(self, readings: Readings, style: str, layers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        readings: Readings,
+        style: str,
+        layers: Sequence[int],
+        permutations: int = statistics.PERMUTATIONS,
+    ) -> None:
         self._all = readings
+        self._permutations = permutations
         self.layers = tuple(layers)
         self.style = style
         usable = [i for i, p in enumerate(readings.prompts) if p.style == style and p.half in (0, 1)]
@@ -158,7 +165,7 @@ class Bench:
             selectivity=statistics.bootstrap(*strata),
             accuracy=_balanced(self._predicted == k, truth),
             control=control.mean(axis=1),
-            p=_chance(self._predicted[chosen] == k, truth),
+            p=_chance(self._predicted[chosen] == k, truth, self._permutations),
             n=int(truth.sum()),
             unseen=self._unseen(k, self.layers[chosen]),
         )
@@ -210,8 +217,8 @@ def _balanced(
     return np.asarray((read[:, truth].mean(axis=1) + (~read[:, ~truth]).mean(axis=1)) / 2)
 
 
-def _chance(read: Bool[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> float:
+def _chance(read: Bool[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], permutations: int) -> float:
     """P over permuted labels of the evaluation half; the probe and what it said stay as they are."""
-    shuffled = truth[statistics.permutations(len(truth))]
+    shuffled = truth[statistics.permutations(len(truth), permutations)]
     null = (shuffled & read).sum(axis=1)
     return float(((null >= (truth & read).sum()).sum() + 1) / (len(null) + 1))

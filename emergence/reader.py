@@ -42,6 +42,12 @@ class Plan:
     answer_ids: tuple[int, ...]
     own_answer: tuple[int, ...]
 
+    @property
+    def token_sets(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Ids by family and class; a word that counts in any style is a word."""
+        words = {c: tuple(sorted({i for s in self.words.values() for i in s[c]})) for c in self.classes}
+        return {"words": words, "glyphs": self.glyphs, "random_words": self.random_words}
+
     def spec(self) -> dict[str, Any]:
         """Everything that decides what is read, for the store's key."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
@@ -193,7 +199,6 @@ def assemble(
     stacked = {name: np.stack([arrays[name] for arrays in each]) for name in base if name != "hidden"}
     own = np.array(plan.own_answer)
     right = np.array(plan.answer_ids)[own]
-    words_union = {c: tuple(sorted({i for s in plan.words.values() for i in s[c]})) for c in plan.classes}
     return Readings(
         arm=arm,
         seed=seed,
@@ -204,7 +209,7 @@ def assemble(
         own_answer=own,
         correct=stacked["top_ids"][:, -1, :, 0] == right[None],
         hidden=base["hidden"],
-        token_sets={"words": words_union, "glyphs": plan.glyphs, "random_words": plan.random_words},
+        token_sets=plan.token_sets,
         copied=np.array([i in ids for i, ids in zip(right, plan.prompt_ids, strict=True)]),
         **stacked,
     )

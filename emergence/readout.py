@@ -9,16 +9,17 @@ a GPU. nostalgebraist (2020), "interpreting GPT: the logit lens".
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Int
 
 _THREADS = 4
-"""At most; each holds the logits of one place at all layers some three times."""
+"""At most; each holds one part of the logits of one place at all layers some three times."""
 _FLOOR = -1e30
 """Stands for a logit of minus infinity (a masked token), so that 0 * z is 0."""
 
@@ -38,115 +39,137 @@ class Wanted:
     top_k: int = 5
 
 
-class Kept(NamedTuple):
-    """What KL needs of another layer: log-probabilities up to a constant, that constant, and the entropy."""
+def on_cpu(parts: Iterable[mx.array], wanted: Wanted, before: Int[np.ndarray, " layer"]) -> Rows:
+    """Statistics `[layer, item, ...]` of logits `[layer, item, ids]`, parts of the vocabulary in order.
 
-    shifted: Any
-    log_sum: Any
-    entropy: Any
-
-
-def rows(
-    logits: Float[np.ndarray, "layer vocab"],
-    wanted: Wanted,
-    before: Int[np.ndarray, " layer"],
-    output: Kept | None = None,
-    carried: Kept | None = None,
-) -> tuple[Rows, list[Kept]]:
-    """Statistics of some layers at one place, in float32 NumPy.
-
-    `before[i]` is the row holding layer i's previous layer, -1 for `carried` (absent: its `kl_previous` is
-    NaN). `output` is the output layer (None: it is the last row). Also returns the output layer and all
-    rows as `Kept`.
+    `before[i]` is the row that holds layer i's previous layer, -1 for none (its `kl_previous` is NaN); the
+    last row is the output layer. In float32 NumPy, summed in float64. Items are shared out among threads:
+    NumPy computes without the interpreter's lock.
 
     With s = z - max z, e = exp s, Z = log sum e and p = e / sum e: log p = s - Z; log-mass = log sum
     p[set]; entropy = Z - sum p s; KL(output || layer) = Z - sum p_output s - H_output; KL(layer ||
     previous) likewise; rank = number of tokens with a strictly larger logit. Adding a constant to z changes
-    none of them.
+    none of them. The largest logit so far stands for the maximum, and the sums move along with it (Milakov
+    and Gimelshein 2018, arXiv:1805.02867). Ranks need all of the vocabulary in one part.
     """
-    z = logits[:, : wanted.vocab]
-    out = _top(z, wanted.top_k)
-    s = z - out.pop("max")
-    e = np.exp(s)
-    total = e.sum(-1)
-    mean = np.einsum("lv,lv->l", e, s) / total
-    if np.isnan(mean).any() and not np.isnan(total).any():
-        np.maximum(s, _FLOOR, out=s)
-        mean = np.einsum("lv,lv->l", e, s) / total
-    log_sum = np.log(total)
-    entropy = log_sum - mean
-    kept = [Kept(s[i], log_sum[i], entropy[i]) for i in range(len(s))]
-    output = output or kept[-1]
-    p_output = e[-1] / total[-1] if output is kept[-1] else np.exp(output.shifted - output.log_sum)
-    out["top_log_probs"] = np.take_along_axis(s, out["top_ids"], -1) - log_sum[:, None]
-    out["log_mass"] = _masses(s, wanted) - log_sum[:, None]
-    at = s[:, wanted.tokens]
-    out["log_probs"] = at - log_sum[:, None]
-    out["ranks"] = (
-        np.stack([(s > a[:, None]).sum(-1) for a in at.T], -1) if at.size else np.zeros(at.shape, np.int64)
-    )
-    out["entropy"] = np.maximum(entropy, 0)
-    out["kl"] = np.maximum(log_sum - np.einsum("lv,v->l", s, p_output) - output.entropy, 0)
-    out["kl_previous"] = np.full(len(s), np.nan, np.float32)
-    for i, j in enumerate(before):
-        last = kept[j] if j >= 0 else carried
-        if last is not None:
-            cross = np.einsum("v,v->", e[i], last.shifted) / total[i]
-            out["kl_previous"][i] = max(last.log_sum - cross - entropy[i], 0)
-    return out, kept
-
-
-def on_cpu(
-    logits: mx.array,
-    wanted: Wanted,
-    before: Int[np.ndarray, " layer"],
-    output: list[Kept] | None = None,
-    carried: list[Kept] | None = None,
-    keep: int = -1,
-) -> tuple[Rows, list[Kept]]:
-    """Statistics `[layer, item, ...]` of logits `[layer, item, vocab]`, item by item in NumPy; see `rows`.
-
-    Also returns layer `keep`, to be `output` or `carried` for other layers of the same items. Items are
-    shared out among threads: NumPy computes without the interpreter's lock.
-    """
-    z = np.array(logits.astype(mx.float32), copy=False)
-
-    def item(i: int) -> tuple[Rows, Kept]:
-        each, own = rows(
-            z[:, i], wanted, before, output[i] if output else None, carried[i] if carried else None
-        )
-        return each, own[keep]._replace(shifted=own[keep].shifted.copy())
-
+    items: list[_Item] = []
+    first = 0
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        done = list(pool.map(item, range(z.shape[1])))
-    found = [each for each, _ in done]
-    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}, [k for _, k in done]
+        for part in parts:
+            z = np.array(part.astype(mx.float32), copy=False)
+            z = z[..., : wanted.vocab - first]
+            items = items or [_Item(wanted, before) for _ in range(z.shape[1])]
+            for done in [pool.submit(item.add, z[:, i], first) for i, item in enumerate(items)]:
+                done.result()
+            first += z.shape[-1]
+    found = [item.statistics() for item in items]
+    return {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}
 
 
-def on_gpu(
-    logits: mx.array,
-    wanted: Wanted,
-    before: Int[np.ndarray, " layer"],
-    output: Kept | None = None,
-    carried: Kept | None = None,
-    keep: int = -1,
-) -> tuple[Rows, Kept]:
-    """The same in MLX, all items at once: lazy, one evaluation at the end. Ties are in any order."""
-    z = logits[..., : wanted.vocab].astype(mx.float32)
+class _Item:
+    """Running sums over the vocabulary of all layers at one place; axes [layer, ...]."""
+
+    def __init__(self, wanted: Wanted, before: Int[np.ndarray, " layer"]) -> None:
+        layers = len(before)
+        self.wanted, self.before = wanted, before
+        self.has_previous = before >= 0
+        self.in_order = bool(np.array_equal(before[1:], np.arange(layers - 1)))
+        self.ids = np.concatenate([*wanted.sets, wanted.tokens])
+        self.logits = np.empty((layers, len(self.ids)), np.float32)
+        self.ranks = np.zeros((layers, len(wanted.tokens)), np.int64)
+        self.max = np.full(layers, _FLOOR, np.float32)
+        self.total, self.mean, self.cross, self.cross_previous = np.zeros((4, layers))
+        """Sums of e, e s, e_output s and e s_previous."""
+        self.top_ids = np.zeros((layers, 0), np.int64)
+        self.top = np.zeros((layers, 0), np.float32)
+
+    def add(self, z: Float[np.ndarray, "layer ids"], first: int) -> None:
+        """Take in the logits of tokens `first`, `first + 1` and so on."""
+        self._keep(z, first)
+        highest = np.maximum(self.max, self._add_top(z, first))
+        s = z - highest[:, None]
+        e = np.exp(s)
+        mean = np.einsum("lv,lv->l", e, s)
+        if np.isnan(mean).any():  # 0 times the minus infinity of a masked token, or a NaN that stays one
+            np.maximum(s, _FLOOR, out=s)
+            mean = np.einsum("lv,lv->l", e, s)
+        down = self.max.astype(np.float64) - highest
+        scale = np.exp(down)
+        self.cross = scale[-1] * (self.cross + down * self.total[-1]) + np.einsum("lv,v->l", s, e[-1])
+        older = down[self.before]  # what its previous layer's maximum moved by
+        self.cross_previous = scale * (self.cross_previous + older * self.total) + self._previous(e, s)
+        self.mean = scale * (self.mean + down * self.total) + mean
+        self.total = scale * self.total + e.sum(-1)
+        self.max = highest
+
+    def _previous(self, e: np.ndarray, s: np.ndarray) -> np.ndarray:
+        if self.in_order:
+            rest = np.einsum("lv,lv->l", e[1:], s[:-1])
+            return np.concatenate([np.zeros(1, np.float32), rest])
+        return np.array([np.einsum("v,v->", e[i], s[j]) for i, j in enumerate(self.before)])
+
+    def _keep(self, z: np.ndarray, first: int) -> None:
+        here = (self.ids >= first) & (self.ids < first + z.shape[-1])
+        if here.any():
+            self.logits[:, here] = z[:, self.ids[here] - first]
+        for i, token in enumerate(self.wanted.tokens):
+            self.ranks[:, i] = (z > z[:, token - first, None]).sum(-1)
+
+    def _add_top(self, z: np.ndarray, first: int) -> np.ndarray:
+        """Brings the k largest up to date, ties by id; returns each row's largest."""
+        k, known = self.wanted.top_k, self.top.shape[-1]
+        if known < k:  # the first part, as a rule
+            ids, values = _candidates(z, k)
+            ids = np.concatenate([self.top_ids, ids + first], -1)
+            values = np.concatenate([self.top, values], -1)
+            order = np.argsort(-values, -1, kind="stable")[:, :k]
+            self.top_ids = np.take_along_axis(ids, order, -1)
+            self.top = np.take_along_axis(values, order, -1)
+            return self.top[:, 0] if not known else z.max(-1)
+        rows, ids = np.divmod(np.flatnonzero(z > self.top[:, -1:]), z.shape[-1])
+        if len(rows):  # few by now
+            every = np.concatenate([np.repeat(np.arange(len(z)), k), rows])
+            ids = np.concatenate([self.top_ids.ravel(), ids + first])
+            values = np.concatenate([self.top.ravel(), z[rows, ids[-len(rows) :] - first]])
+            order = np.lexsort((ids, -values, every))
+            best = order[np.searchsorted(every[order], np.arange(len(z)))[:, None] + np.arange(k)]
+            self.top_ids, self.top = ids[best], values[best]
+        return self.top[:, 0]
+
+    def statistics(self) -> Rows:
+        """All that was wanted, once the whole vocabulary was added."""
+        log_sum = np.log(self.total)
+        constant = log_sum + self.max
+        entropy = log_sum - self.mean / self.total
+        output = self.cross / self.total[-1]
+        previous = np.where(self.has_previous, self.cross_previous / self.total, np.nan)
+        log_p = (np.maximum(self.logits, _FLOOR) - constant[:, None]).astype(np.float32)
+        sets = np.split(log_p, np.cumsum([len(ids) for ids in self.wanted.sets]), axis=-1)
+        return {
+            "top_ids": self.top_ids,
+            "top_log_probs": (np.maximum(self.top, _FLOOR) - constant[:, None]).astype(np.float32),
+            "log_mass": _masses(sets[:-1], len(log_p)),
+            "log_probs": sets[-1],
+            "ranks": self.ranks,
+            "entropy": np.maximum(entropy, 0).astype(np.float32),
+            "kl": np.maximum(log_sum - output - entropy[-1], 0).astype(np.float32),
+            "kl_previous": np.maximum(log_sum[self.before] - previous - entropy, 0).astype(np.float32),
+        }
+
+
+def on_gpu(parts: Iterable[mx.array], wanted: Wanted, before: Int[np.ndarray, " layer"]) -> Rows:
+    """The same in MLX, all at once: lazy, one evaluation at the end. Ties are in any order."""
+    z = mx.concatenate(list(parts), axis=-1)[..., : wanted.vocab].astype(mx.float32)
     s = mx.maximum(z - z.max(-1, keepdims=True), _FLOOR)
     e = mx.exp(s)
     total = e.sum(-1)
     mean, log_sum = (e * s).sum(-1) / total, mx.log(total)
     entropy = log_sum - mean
-    kept = [Kept(s[i], log_sum[i], entropy[i]) for i in range(len(s))]
-    output = output or kept[-1]
-    p_output = mx.exp(output.shifted - output.log_sum[..., None])
     nothing = mx.full(log_sum.shape[1:], float("nan"))
     previous = []
     for i, j in enumerate(before):
-        last = kept[j] if j >= 0 else carried
-        cross = nothing if last is None else last.log_sum - (e[i] * last.shifted).sum(-1) / total[i]
-        previous.append(mx.where(mx.isnan(cross), cross, mx.maximum(cross - entropy[i], 0)))
+        kl = nothing if j < 0 else log_sum[j] - (e[i] * s[j]).sum(-1) / total[i] - entropy[i]
+        previous.append(mx.where(mx.isnan(kl), kl, mx.maximum(kl, 0)))
     top = mx.argpartition(-s, wanted.top_k - 1, axis=-1)[..., : wanted.top_k]
     top = mx.take_along_axis(top, mx.argsort(-mx.take_along_axis(s, top, -1), axis=-1), -1)
     log_p = [s[..., mx.array(ids)] - log_sum[..., None] for ids in wanted.sets]
@@ -158,11 +181,11 @@ def on_gpu(
         "log_probs": at - log_sum[..., None],
         "ranks": _stacked([(s > at[..., i : i + 1]).sum(-1) for i in range(at.shape[-1])], top),
         "entropy": mx.maximum(entropy, 0),
-        "kl": mx.maximum(log_sum - (p_output * s).sum(-1) - output.entropy, 0),
+        "kl": mx.maximum(log_sum - (e[-1] * s).sum(-1) / total[-1] - entropy[-1], 0),
         "kl_previous": mx.stack(previous),
     }
-    mx.eval(found, kept[keep])
-    return {name: np.array(value) for name, value in found.items()}, kept[keep]
+    mx.eval(found)
+    return {name: np.array(value) for name, value in found.items()}
 
 
 def _stacked(parts: list[mx.array], like: mx.array) -> mx.array:
@@ -170,36 +193,27 @@ def _stacked(parts: list[mx.array], like: mx.array) -> mx.array:
     return mx.stack(parts, axis=-1) if parts else mx.zeros((*like.shape[:2], 0), like.dtype)
 
 
-def _masses(s: np.ndarray, wanted: Wanted) -> np.ndarray:
+def _masses(log_p: list[np.ndarray], layers: int) -> np.ndarray:
     """Logsumexp over each set, from its own largest member: tiny probabilities do not underflow."""
-    found = np.empty((len(s), len(wanted.sets)), np.float32)
-    for i, ids in enumerate(wanted.sets):
-        part = s[:, ids]
+    found = np.empty((layers, len(log_p)), np.float32)
+    for i, part in enumerate(log_p):
         top = part.max(-1)
         found[:, i] = top + np.log(np.exp(part - top[:, None]).sum(-1))
     return found
 
 
-def _top(z: np.ndarray, k: int, groups: int = 64) -> dict[str, np.ndarray]:
-    """The k largest of each row, largest first, ties by id; and the largest as `max [layer, 1]`.
+def _candidates(z: np.ndarray, k: int, groups: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Columns among which each row's k largest are, in order of id, and their values.
 
-    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of the k
-    largest.
+    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of them.
     """
     n_layers, vocab = z.shape
     width = vocab // groups
     if width <= k:
-        order = np.argsort(-z, -1, kind="stable")[:, :k]
-        return {"top_ids": order, "max": z.max(-1, keepdims=True)}
-    head = z[:, : width * groups].reshape(n_layers, groups, width)
-    maxima = head.max(1)
+        return np.broadcast_to(np.arange(vocab), z.shape), z
+    maxima = z[:, : width * groups].reshape(n_layers, groups, width).max(1)
     best = np.argpartition(-maxima, k - 1, -1)[:, :k]
     ids = (best[:, None, :] + width * np.arange(groups)[:, None]).reshape(n_layers, -1)
     rest = np.broadcast_to(np.arange(width * groups, vocab), (n_layers, vocab - width * groups))
     ids = np.sort(np.concatenate([ids, rest], -1), -1)
-    values = np.take_along_axis(z, ids, -1)
-    order = np.argsort(-values, -1, kind="stable")[:, :k]
-    return {
-        "top_ids": np.take_along_axis(ids, order, -1),
-        "max": np.take_along_axis(values, order[:, :1], -1),
-    }
+    return ids, np.take_along_axis(z, ids, -1)

@@ -246,7 +246,10 @@ class Area:
 
 
 def predicts(
-    scores: Float[np.ndarray, "seed prompt"], outcomes: Bool[np.ndarray, "seed prompt"], draws: int = DRAWS
+    scores: Float[np.ndarray, "seed prompt"],
+    outcomes: Bool[np.ndarray, "seed prompt"],
+    m: int = PERMUTATIONS,
+    draws: int = DRAWS,
 ) -> Area | None:
     """AUROC of `scores` for `outcomes`, prompt by prompt, mean over the seeds where both outcomes occur.
 
@@ -275,7 +278,7 @@ def predicts(
         df = (v_prompt + v_seed) ** 2 / (v_prompt**2 / (n - 1) + v_seed**2 / max(seeds - 1, 1))
         half = float(special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v_prompt + v_seed))
     ranks = stats.rankdata(scores, axis=1)
-    orders = permutations(n)
+    orders = permutations(n, m)
     null = np.mean([(outcomes[s][orders] @ ranks[s]) / _pairs(outcomes[s]) for s in range(seeds)], axis=0)
     seen = np.mean([ranks[s][outcomes[s]].sum() / _pairs(outcomes[s]) for s in range(seeds)])
     p = ((null >= seen - _TIES).sum() + 1) / (len(null) + 1)

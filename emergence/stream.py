@@ -124,7 +124,7 @@ class Trunk:
         hooks.append((self.model, partial(_begin, seen)))
         if middles:
             own = blocks(self.model)
-            hooks += [(_at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
+            hooks += [(at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
         with observed(hooks):
             yield seen
 
@@ -192,7 +192,7 @@ class Trunk:
         if self.unrolled is None:
             return blocks(self.model)
         part, final = self.unrolled
-        return [*(_at(block, part) for block in blocks(self.model)), _at(self.model, final)]
+        return [*(at(block, part) for block in blocks(self.model)), at(self.model, final)]
 
 
 def _begin(seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,7 +229,8 @@ def first_array(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return next((a for a in (*args, *kwargs.values()) if isinstance(a, mx.array)), None)
 
 
-def _at(module: nn.Module, path: str) -> nn.Module:
+def at(module: nn.Module, path: str) -> nn.Module:
+    """The module that `named_modules` calls by this path."""
     for name in path.split("."):
         module = module[int(name)] if isinstance(module, list) else getattr(module, name)
     return module

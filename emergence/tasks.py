@@ -208,24 +208,6 @@ def write_jsonl(path: Path, problems: Iterable[Item]) -> None:
     path.write_text("".join(_line(p) for p in problems), encoding="utf-8")
 
 
-def read_jsonl(path: Path) -> tuple[Item, ...]:
-    """The problems of a file that `write_jsonl` wrote; raises `UsageError` naming every wrong line."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 at byte {error.start}; write the file again") from None
-    problems, wrong = [], []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                problems.append(_problem(line))
-            except (UsageError, ValueError, TypeError, RecursionError) as error:
-                wrong.append(f"{path}:{number}: {_short(line)}: {error}")
-    if wrong:
-        raise UsageError("\n".join(wrong))
-    return tuple(problems)
-
-
 def content_hash(problems: Iterable[Item]) -> str:
     """SHA-256, in hex, of the problems in their order, as written to JSONL."""
     digest = hashlib.sha256()
@@ -276,20 +258,6 @@ def _line(p: Item) -> str:
     if isinstance(p, Example):
         return examples.line(p)
     return json.dumps({"operation": p.operation, "a": p.a, "b": p.b, "answer": str(p.answer)}) + "\n"
-
-
-def _problem(line: str) -> Item:
-    row = json.loads(line)
-    if isinstance(row, dict) and "class" in row:
-        return examples.parse(line)
-    if not isinstance(row, dict) or set(row) != {"operation", "a", "b", "answer"}:
-        raise UsageError("needs exactly the keys operation, a, b, answer")
-    if type(row["a"]) is not int or type(row["b"]) is not int:
-        raise UsageError("operands must be whole numbers")
-    problem = Problem(row["operation"], row["a"], row["b"])
-    if row["answer"] != str(problem.answer):
-        raise UsageError(f"the answer is {problem.answer}, not {row['answer']!r}")
-    return problem
 
 
 def _short(text: str) -> str:

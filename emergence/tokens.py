@@ -8,10 +8,10 @@ once. A word that has none is left out by name, never cut to its first piece. Se
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -208,7 +208,8 @@ def random_words(
     of one that is. Raises `NotMeasurable` where the tokenizer has too few words.
     """
     rng = np.random.default_rng([seed, 29])
-    spellings = _spellings(tokenizer)
+    spellings = dict(sorted(_spellings(tokenizer).items()))
+    ranks = np.array([sum(ids.values()) / len(ids) for ids in spellings.values()])
     taken = {e.word.lower() for e in vocabulary.table}
     classes = list(vocabulary.words)
     sets: dict[str, tuple[int, ...]] = {}
@@ -216,26 +217,35 @@ def random_words(
         ids: list[int] = []
         for e in vocabulary.table:
             if e.ids and (e.cls, e.family) == (classes[k % len(classes)], "words"):
-                ids += _like(tokenizer, e, spellings, taken, rng)
+                order = np.argsort(abs(ranks - sum(e.ids) / len(e.ids)), kind="stable")
+                nearest = np.array([*spellings], dtype=object)[order]
+                ids += _like(tokenizer, e, nearest, spellings, taken, rng)
         sets[f"random{k}"] = tuple(sorted(ids))
     return sets
 
 
 def _like(
-    tokenizer: Any, entry: Entry, spellings: Mapping[str, Mapping[str, int]], taken: set[str], rng: Generator
+    tokenizer: Any,
+    entry: Entry,
+    nearest: Iterable[str],
+    spellings: Mapping[str, Mapping[str, int]],
+    taken: set[str],
+    rng: Generator,
 ) -> list[int]:
-    """Ids of a word like the entry's; the word joins `taken`."""
+    """Ids of a word like the entry's, of those nearest in rank; the word joins `taken`."""
     forms = {_form(text) for text, ids in entry.variants if len(ids) == 1 and ids[0] in entry.ids}
-    rank = sum(entry.ids) / len(entry.ids)
     # Whole words first; a vocabulary of a few hundred pieces has only fragments left.
     for least, wanted in ((3, forms), (2, forms), (1, set[str]())):
         stems = {w[:4] for w in taken} if least > 1 else set()
-        free = [
-            (abs(sum(ids.values()) / len(ids) - rank), word)
-            for word, ids in spellings.items()
-            if len(word) >= least and wanted <= ids.keys() and word not in taken and word[:4] not in stems
-        ]
-        near = [word for _, word in heapq.nsmallest(_NEAREST, free)]
+        free = (
+            word
+            for word in nearest
+            if len(word) >= least
+            and wanted <= spellings[word].keys()
+            and word not in taken
+            and word[:4] not in stems
+        )
+        near = list(islice(free, _NEAREST))
         for word in (near[i] for i in rng.permutation(len(near))):
             found = [(_spell(word, f), spellings[word][f]) for f in sorted(forms & spellings[word].keys())]
             if found and all(_single(tokenizer, text) == (i,) for text, i in found):

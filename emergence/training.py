@@ -33,7 +33,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
-from . import checkpoints, cpu, models, objectives
+from . import checkpoints, cpu, examples, models, objectives
 from .batches import Batch, Batches, collate, in_length_order, shuffled_answers
 from .checkpoints import State
 from .config import Arm
@@ -85,8 +85,8 @@ def train(
     dict
         JSON values: `steps`, `seconds` (of updates), `parameters` (trained), `final` (the last line of the
         log),
-        `chance` (share of first tokens right by always giving the class's commonest), `learned` (accuracy
-        above chance by two standard errors).
+        `chance` (share of first tokens right by giving one answer always: see `_learned`), `learned`
+        (accuracy above chance by two standard errors).
 
     Raises
     ------
@@ -202,11 +202,19 @@ def _stop_asked() -> Iterator[list[int]]:
 
 
 def _learned(accuracy: float, rows: Sequence[Row], valid: Sequence[Row]) -> dict[str, Any]:
-    """Was the task learned? Accuracy against always giving the class's commonest first token."""
+    """Was the task learned? Accuracy against the best that can be said without solving it.
+
+    That is the commonest first token: of the class where the prompt names the class (arithmetic, by its
+    operator); of all rows where the class is what is asked for (examples of one's own, even or odd).
+    """
+
+    def named(r: Row) -> str:
+        return "" if r.style == examples.STYLE else r.problem.operation
+
     firsts: dict[str, Counter[int]] = {}
     for r in rows:
-        firsts.setdefault(r.problem.operation, Counter())[r.answer_ids[0]] += 1
-    hits = [r.answer_ids[0] == firsts[r.problem.operation].most_common(1)[0][0] for r in valid]
+        firsts.setdefault(named(r), Counter())[r.answer_ids[0]] += 1
+    hits = [r.answer_ids[0] == firsts[named(r)].most_common(1)[0][0] for r in valid]
     chance = sum(hits) / len(hits)
     margin = 2 * math.sqrt(max(chance * (1 - chance), 1 / len(hits)) / len(hits))
     return {"chance": chance, "learned": accuracy > chance + margin}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from threadpoolctl import threadpool_limits
 
-from . import evidence, statistics
+from . import evidence, reach, statistics
 from .drafts import Desk, Draft
 from .errors import BrokenExperiment
 from .predictions import Prediction, Table, check, load_predictions
@@ -57,7 +57,7 @@ class Verdict:
     """95 % interval."""
     threshold: float | None = None
     baseline: float | None = None
-    """The same statistic in the base model."""
+    """The same statistic in the base model; of a growth, an AUROC or a selectivity: where there is none."""
     p: float | None = None
     p_adjusted: float | None = None
     layer: int | None = None
@@ -112,7 +112,7 @@ def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
     evidence.disjoint(first.prompts)
     evidence.separate(first.token_sets)
     with threadpool_limits(limits=1):  # the products are small: threads would wait for one another
-        desk = Desk(study)
+        desk = Desk(study, reach.permutations(predictions, len(first.classes)))
         drafts = [desk.draft(p, operation) for p in predictions for operation in first.classes]
     rows = [p for p in predictions for _ in first.classes]
     operations = [operation for _ in predictions for operation in first.classes]

@@ -14,7 +14,7 @@ import tiny
 from mlx.utils import tree_flatten
 
 from emergence import adapters
-from emergence.adapters import adapted, adapter_config, fingerprint, lora, save_adapters
+from emergence.adapters import adapted, adapter_config, lora, save_adapters
 from emergence.errors import BrokenExperiment, UsageError
 
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -139,12 +139,34 @@ def test_the_base_arrays_are_never_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_lens_does_not_move(kind: str, tmp_path: Path) -> None:
     model = tiny.model(tied=False)
-    before = fingerprint(model)
-    folder = checkpoint(model, tmp_path, kind)
-    with adapted(model, folder):
-        assert fingerprint(model) == before
-    model.lm_head.weight = model.lm_head.weight + 1e-6
-    assert fingerprint(model) != before
+    held = {k: (v, np.array(v)) for k, v in parameters(model).items() if ".layers." not in k}
+    assert set(held) == {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+    with adapted(model, checkpoint(model, tmp_path, kind)):
+        now = parameters(model)
+        assert all(
+            now[k] is array and np.array_equal(np.array(array), copy) for k, (array, copy) in held.items()
+        )
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight"])
+def test_a_checkpoint_that_moves_the_lens_is_caught_by_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it slips past the check that every tensor has its place in a block."""
+    model = tiny.model(tied=False)
+    folder = checkpoint(model, tmp_path, "full")
+    tensors = dict(mx.load(str(folder / adapters.WEIGHTS)))
+    tensors[name] = parameters(model)[name] + 0.01
+    mx.save_safetensors(str(folder / adapters.WEIGHTS), tensors)
+    with (
+        pytest.raises(BrokenExperiment, match=f"has {name}, which nothing here takes"),
+        adapted(model, folder),
+    ):
+        pass
+    monkeypatch.setattr(adapters, "_check_complete", lambda *_: None)
+    monkeypatch.setattr(adapters, "_check_step", lambda *_: None)
+    with pytest.raises(BrokenExperiment, match=f"changes {name}, .*moves the lens"), adapted(model, folder):
+        pass
 
 
 def test_first_factors_depend_on_the_seed_alone() -> None:

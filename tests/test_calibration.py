@@ -165,6 +165,7 @@ def sample(seeds: int, seed_sd: float, mean: float, prompt_sd: float, n: int, si
 
 
 COVERAGE = [
+    (1, 0.0, 0.10, 0.06, 30, 3000),
     (1, 0.0, 0.30, 0.20, 30, 1000),
     (2, 0.05, 0.30, 0.20, 30, 1000),
     (3, 0.0, 0.10, 0.06, 30, 1000),

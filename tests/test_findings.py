@@ -15,12 +15,17 @@ from emergence.errors import UsageError
 HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
 TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")
 EXPERIMENT = config.load(HYPOTHESIS / "config.yaml")
+WEIGHTS = "5" * 64
 
 
 @pytest.fixture
 def folder(tmp_path):
     shutil.copy(HYPOTHESIS / "predictions.py", tmp_path)
     return tmp_path
+
+
+def table(folder: Path) -> predictions.Table:
+    return predictions.load_predictions(folder / "predictions.py")
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +36,68 @@ def judged():
 
 
 def test_nothing_is_expected_where_nothing_was_recorded(folder):
-    assert findings.falsified(folder, EXPERIMENT) == {}
+    assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder)) == {}
     assert list(folder.iterdir()) == [folder / "predictions.py"]
 
 
 def test_a_recorded_refutation_is_expected_from_then_on(folder, judged):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
-    known = findings.falsified(folder, EXPERIMENT)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    known = findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
     assert set(known) == {("E2", op) for op in EXPERIMENT.task.operations}
     assert all(text.startswith("written down as falsified: no classifier") for text in known.values())
-    assert [findings.expected(v, known) for v in judged] == [v.prediction == "E2" for v in judged]
-
-
-def test_a_supported_verdict_is_never_an_expected_refutation(judged):
-    assert not any(findings.expected(v, {("E1", v.operation): "x"}) for v in judged)
 
 
 @pytest.mark.parametrize("change", [{"model": "another"}, {"description": "another config"}])
 def test_findings_hold_for_their_model_and_config_only(folder, judged, change):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
-    assert findings.falsified(folder, EXPERIMENT.model_copy(update=change)) == {}
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    assert findings.falsified(folder, EXPERIMENT.model_copy(update=change), WEIGHTS, table(folder)) == {}
+    assert findings.falsified(folder, EXPERIMENT, "6" * 64, table(folder)) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "says"),
+    [
+        (
+            ("20", None),
+            WEIGHTS,
+            "on record with arms.sft.max_steps 300, not 20; arms.sft.checkpoint_steps [0, 25",
+        ),
+        ((None, 1), WEIGHTS, "on record with arms.sft.seeds [0, 1, 2], not [0]; arms.classified.seeds"),
+        ((None, None), "6" * 64, "on record with weights 555555555555, not 666666666666; run with what"),
+    ],
+)
+def test_a_record_is_not_replaced_by_what_was_measured_otherwise(folder, judged, options, weights, says):
+    shutil.copy(HYPOTHESIS / "config.yaml", folder)
+    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    before = path.read_bytes()
+    other = config.narrowed(EXPERIMENT, *options)
+    for attempt in (findings.recordable, lambda *a: findings.record(*a, TABLE, judged)):
+        with pytest.raises(UsageError) as refused:
+            attempt(folder, other, weights)
+        assert says in str(refused.value)
+        assert "or remove smollm2-135m-instruct from the file" in str(refused.value)
+    assert path.read_bytes() == before
+    findings.recordable(folder, EXPERIMENT)
+
+
+def test_a_record_under_a_config_that_is_gone_is_told_by_its_hash(folder, judged):
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    with pytest.raises(UsageError, match=f"on record with config {EXPERIMENT.hash}, not [0-9a-f]{{12}}; run"):
+        findings.recordable(folder, config.narrowed(EXPERIMENT, None, 1))
 
 
 def test_another_models_findings_stay(folder, judged):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
-    findings.record(folder, EXPERIMENT.model_copy(update={"model": "org/other"}), TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    other = EXPERIMENT.model_copy(update={"model": "org/other"})
+    findings.record(folder, other, "6" * 64, TABLE, judged)
     assert set(findings.load(folder)["models"]) == {EXPERIMENT.model, "org/other"}
-    assert findings.falsified(folder, EXPERIMENT)
+    assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
 
 
 def test_recording_twice_writes_the_same_bytes(folder, judged):
-    path = findings.record(folder, EXPERIMENT, TABLE, judged)
+    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     before = path.read_bytes(), (folder / "FINDINGS.md").read_bytes()
-    findings.record(folder, EXPERIMENT, TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     assert (path.read_bytes(), (folder / "FINDINGS.md").read_bytes()) == before
 
 
@@ -72,38 +106,38 @@ def _edit(folder: Path, old: str, new: str) -> predictions.Table:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    return predictions.load_predictions(path)
+    return table(folder)
 
 
 def test_predictions_that_changed_without_a_new_version_are_refused(folder, judged):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     before = (folder / "findings.json").read_bytes()
     changed = _edit(folder, "threshold=0.20", "threshold=0.15")
     with pytest.raises(UsageError, match=r"have changed since version 1 was recorded.*raise VERSION"):
-        findings.record(folder, EXPERIMENT, changed, judged)
+        findings.record(folder, EXPERIMENT, WEIGHTS, changed, judged)
     with pytest.raises(UsageError, match="raise VERSION"):
-        findings.falsified(folder, EXPERIMENT)
+        findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
     assert (folder / "findings.json").read_bytes() == before
 
 
 def test_predictions_with_a_new_version_expect_nothing_until_recorded(folder, judged):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     _edit(folder, "threshold=0.20", "threshold=0.15")
     changed = _edit(folder, "VERSION = 1", "VERSION = 2")
-    assert findings.falsified(folder, EXPERIMENT) == {}
-    findings.record(folder, EXPERIMENT, changed, judged)
-    assert findings.falsified(folder, EXPERIMENT)
+    assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder)) == {}
+    findings.record(folder, EXPERIMENT, WEIGHTS, changed, judged)
+    assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99, "models": {}}', '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99, "models": {}}', '{"schema": 2}'])
 def test_a_damaged_findings_file_is_one_line(folder, text):
     (folder / "findings.json").write_text(text)
     with pytest.raises(UsageError, match=r"findings\.json: not"):
-        findings.falsified(folder, EXPERIMENT)
+        findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
 
 
 def test_findings_json_has_the_evidence_and_no_nan(folder, judged):
-    path = findings.record(folder, EXPERIMENT, TABLE, judged)
+    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     entry = json.loads(path.read_text())["models"][EXPERIMENT.model]
     assert entry["predictions_version"] == TABLE.version
     kept = entry["findings"]["E1[add]"]
@@ -115,7 +149,7 @@ def test_findings_json_has_the_evidence_and_no_nan(folder, judged):
 
 
 def test_findings_md_tells_refutations_first_in_words_and_figures(folder, judged):
-    findings.record(folder, EXPERIMENT, TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     text = (folder / "FINDINGS.md").read_text()
     assert text.index("### Refuted") < text.index("### Supported")
     assert "3 falsified, 3 supported, 0 inconclusive" in text
@@ -136,9 +170,14 @@ def test_a_model_folder_goes_by_its_last_part(tmp_path):
     assert noted.public.notices == ("config.yaml:4: a/b: c", "a: b/c")
 
 
-def test_the_findings_of_the_repository_match_their_predictions():
+@pytest.mark.parametrize("name", ["classifier_emergence", "parity"])
+def test_the_findings_of_the_repository_are_of_its_configs_and_predictions(name):
     """Whatever is written down was written for this table, and FINDINGS.md says the same."""
-    found = findings.load(HYPOTHESIS)
-    findings.falsified(HYPOTHESIS, EXPERIMENT)
-    if found["models"]:
-        assert (HYPOTHESIS / "FINDINGS.md").read_text() == findings.markdown(found, EXPERIMENT.name)
+    place = HYPOTHESIS.parent / name
+    found, experiment = findings.load(place), config.load(place / "config.yaml")
+    claims = table(place)
+    findings.same_version(place, claims)
+    entry = found["models"][experiment.model]
+    assert (entry["config"], entry["predictions_version"]) == (experiment.hash, claims.version)
+    findings.recordable(place, experiment, entry["weights"])
+    assert (place / "FINDINGS.md").read_text() == findings.markdown(found, experiment.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import architectures
@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from mlx_lm.tuner.lora import LoRAEmbedding
 from scipy.special import log_softmax
 from transformers import PreTrainedTokenizerFast
 
 from emergence import lens as lens_module
 from emergence import proof, stream
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
+from emergence.head import Head
 from emergence.lens import LogitLens
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [1, 2, 3, 4], [11, 12, 13, 14, 15], [20, 3]]
@@ -150,6 +152,68 @@ def test_a_reading_does_not_depend_on_the_memory_it_may_take(
     monkeypatch.setattr(lens_module, "LOGITS_BYTES", rows * 4 * lens.head_size)
     monkeypatch.setattr(lens_module, "FORWARD_TOKENS", 4)
     _same(lens.read(PROMPTS, SETS, token_ids=[7]), whole)
+
+
+def test_a_head_that_cannot_be_cut_is_read_whole() -> None:
+    model = tiny.model()
+    lens = LogitLens(model)
+    before, head = lens.read(PROMPTS, SETS), model.model.embed_tokens
+    assert lens.head.in_parts()
+    model.model.embed_tokens = LoRAEmbedding.from_base(head, r=2)
+    assert not lens.head.in_parts()
+    _same(lens.read(PROMPTS, SETS), before)
+    model.model.embed_tokens = head
+    with suppress(InterruptedError), lens.head.only(slice(0, 3)):
+        assert model(mx.array([[1, 2]])).shape[-1] == 3
+        raise InterruptedError
+    assert model.model.embed_tokens["weight"] is head["weight"]
+    assert model(mx.array([[1, 2]])).shape[-1] == lens.head_size
+
+
+def test_logits_that_depend_on_one_another_are_read_whole() -> None:
+    model = tiny.model()
+    plain = type(model).__call__
+
+    class Normalised(type(model)):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+            return nn.log_softmax(plain(self, *args, **kwargs))
+
+    model.__class__ = Normalised
+    lens = LogitLens(model)
+    assert not lens.head.in_parts()
+    np.testing.assert_allclose(
+        np.exp(lens.read(PROMPTS, {"all": range(lens.head_size)}).log_mass), 1, atol=1e-5
+    )
+
+
+CUT = ["llama", "gemma2", "cohere", "granite", "minicpm", "phi"]
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_reading_by_parts_of_the_vocabulary_is_that_of_the_whole(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tied and untied heads, one with bias, soft-caps and logit scales: the tail is the model's own."""
+    model = architectures.build(name)
+    lens = LogitLens(model)
+    weights = dict(tree_flatten(model.parameters()))
+    assert lens.head.in_parts()
+    prompts = [[3, 1, 4], [1, 5, 9]]
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "in_parts", lambda self: False)
+        whole = lens.read(prompts, SETS)
+    monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4 * 17 * lens_module.ROWS)
+    widths, real = [], stream.Trunk.finish
+
+    def finish(self: stream.Trunk, state: Any) -> mx.array:
+        logits = real(self, state)
+        widths.append(logits.shape[-1])
+        return logits
+
+    monkeypatch.setattr(stream.Trunk, "finish", finish)
+    _same(lens.read(prompts, SETS), whole)
+    assert widths == [17, 17, 17, 10]
+    assert all(dict(tree_flatten(model.parameters()))[n] is w for n, w in weights.items())
 
 
 def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) -> None:

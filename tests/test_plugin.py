@@ -10,8 +10,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
-import mlx.core  # noqa: F401  (pytester forgets modules that it first meets inside; MLX cannot be imported twice)
+import mlx.core  # noqa: F401  (a process loads it once: the runs within this one must find it there)
 import pytest
 import small
 
@@ -50,11 +51,17 @@ def test_it_emerges(verdict):
 def test_control(verdict):
     assert verdict.supported, verdict
 """
+OPERATIONS = ("add", "subtract")
 CONFTEST = """
 import json
 import pathlib
+from types import SimpleNamespace
 import pytest
 from emergence.verdicts import Verdict
+
+@pytest.fixture(scope="session")
+def instrument():
+    return SimpleNamespace(source=SimpleNamespace(hash="weights"))
 
 @pytest.fixture(scope="session")
 def verdicts(experiment_folder):
@@ -89,10 +96,9 @@ def judge(folder, add: str, subtract: str = "supported", control: str = "support
     return rows
 
 
-def record(folder, rows: list[Verdict]) -> None:
-    findings.record(
-        folder, config.load(folder / "config.yaml"), load_predictions(folder / "predictions.py"), rows
-    )
+def record(folder, rows: list[Verdict], weights: str = "weights") -> None:
+    settings, table = config.load(folder / "config.yaml"), load_predictions(folder / "predictions.py")
+    findings.record(folder, settings, weights, table, rows)
 
 
 def test_supported_passes_and_falsified_fails_with_the_evidence(pytester, folder):
@@ -136,6 +142,29 @@ def test_a_refutation_is_not_expected_under_other_settings(pytester, folder):
     assert pytester.runpytest_inprocess("small", "--seeds", "2").ret == 1
 
 
+def test_a_refutation_is_not_expected_of_other_weights(pytester, folder):
+    record(folder, judge(folder, "falsified"), weights="others")
+    assert pytester.runpytest_inprocess("small").ret == 1
+
+
+def test_recording_with_other_settings_is_refused_before_any_test(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    before = (folder / "findings.json").read_bytes()
+    result = pytester.runpytest_inprocess("small", "--record-findings", "--seeds", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*is on record with arms.sft.seeds ?0, 1, 2?, not ?0, 1?; *run with what*"])
+    assert (folder / "findings.json").read_bytes() == before
+    assert pytester.runpytest_inprocess("small", "--record-findings").ret == 0
+
+
+def test_predictions_that_changed_since_they_were_recorded_end_before_any_test(pytester, folder):
+    record(folder, judge(folder, "falsified"))
+    (folder / "predictions.py").write_text(PREDICTIONS.replace("it emerges", "it shows"))
+    result = pytester.runpytest_inprocess("small")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*changed since version 1 was recorded*raise VERSION*"])
+
+
 def test_a_failed_control_makes_every_other_verdict_an_error(pytester, folder):
     judge(folder, "supported", control="falsified")
     result = pytester.runpytest_inprocess("small")
@@ -148,7 +177,10 @@ def test_the_verdict_is_a_property_of_the_junit_report(pytester, folder):
     pytester.runpytest_inprocess("small", "--junitxml=out.xml", "-o", "junit_family=xunit1")
     text = (pytester.path / "out.xml").read_text()
     assert text.count('<property name="verdict"') == 4
-    assert "own-class mass" in text
+    found = [json.loads(p.get("value")) for p in ElementTree.fromstring(text).iter("property")]
+    assert {(v["prediction"], v["operation"]) for v in found} == {(p, o) for p in "EC" for o in OPERATIONS}
+    wanted = {f.name for f in dataclasses.fields(Verdict)} - {"details"}
+    assert all(v.keys() == wanted and v["statistic"] == "own-class mass" for v in found)
 
 
 def test_a_config_that_cannot_be_meant_ends_in_one_line_before_any_test(pytester, folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -28,15 +28,26 @@ def _wanted(seed: int, vocab: int = VOCAB, top_k: int = 5) -> readout.Wanted:
 
 
 def _read(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
-    return readout.rows(logits, wanted, BEFORE[: len(logits)])[0]
-
-
-def _read_on_gpu(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
-    found = readout.on_gpu(mx.array(logits)[:, None], wanted, BEFORE[: len(logits)])[0]
+    found = readout.on_cpu([mx.array(logits)[:, None]], wanted, BEFORE[: len(logits)])
     return {name: values[:, 0] for name, values in found.items()}
 
 
-IN = {"numpy": _read, "mlx": _read_on_gpu}
+def _read_in_parts(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
+    """The vocabulary in parts of all sizes; log-probabilities and ranks of tokens need it whole."""
+    width = logits.shape[-1]
+    cuts = np.sort(np.random.default_rng(width).integers(1, width, 4))
+    parts = [mx.array(part)[:, None] for part in np.split(logits, np.unique(cuts), axis=-1)]
+    found = readout.on_cpu(parts, replace(wanted, tokens=np.zeros(0, np.int64)), BEFORE[: len(logits)])
+    whole = _read(logits, wanted)
+    return {n: whole[n] if n in ("log_probs", "ranks") else values[:, 0] for n, values in found.items()}
+
+
+def _read_on_gpu(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
+    found = readout.on_gpu([mx.array(logits)[:, None]], wanted, BEFORE[: len(logits)])
+    return {name: values[:, 0] for name, values in found.items()}
+
+
+IN = {"numpy": _read, "in parts": _read_in_parts, "mlx": _read_on_gpu}
 
 
 def _reference(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
@@ -167,14 +178,20 @@ def test_padded_ids_are_no_part_of_the_distribution() -> None:
     assert (found["top_ids"] < 200).all()
 
 
-@pytest.mark.parametrize("block", [readout.on_cpu, readout.on_gpu])
-def test_layers_read_in_pieces_read_as_one(block: Any) -> None:
-    logits, wanted = mx.array(_logits(3, layers=10)).reshape(5, 2, -1), _wanted(3)
-    at_once = block(logits, wanted, np.array([-1, 0, 1, 2, 3]))[0]
-    output = block(logits[-1:], wanted, np.array([-1]))[1]
-    first, kept = block(logits[:2], wanted, np.array([-1, 0]), output)
-    second, _ = block(logits[2:], wanted, np.array([-1, 0, 1]), output, kept)
-    _same({name: np.concatenate([first[name], second[name]]) for name in at_once}, at_once, 1e-5)
+@pytest.mark.parametrize("where", IN)
+def test_layers_may_come_in_any_order_before_the_output(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, wanted = _logits(3, layers=4), _wanted(3)
+    right = IN[where](logits[:3], wanted)["kl_previous"]
+    monkeypatch.setitem(globals(), "BEFORE", np.array([2, -1, 1, 0]))  # rows hold layers 2, 0, 1 and 3
+    found = IN[where](logits[[2, 0, 1, 3]], wanted)["kl_previous"]
+    np.testing.assert_allclose(found[[1, 2, 0]], right, atol=1e-5)
+
+
+def test_ties_of_the_top_go_by_id_wherever_the_vocabulary_is_cut() -> None:
+    logits = np.zeros((3, VOCAB), np.float32)
+    logits[:, [250, 40, 130]] = 2
+    found = _read_in_parts(logits, readout.Wanted(VOCAB, top_k=5))
+    np.testing.assert_array_equal(found["top_ids"], [[40, 130, 250, 0, 1]] * 3)
 
 
 @pytest.mark.parametrize("tiny_mass", [-40.0, -80.0])

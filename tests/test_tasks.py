@@ -225,13 +225,13 @@ def test_an_unknown_style_is_refused():
 
 @given(st.lists(problems(), max_size=20))
 @settings(max_examples=30)
-def test_jsonl_is_read_back_as_written(tmp_path_factory, listed):
+def test_jsonl_says_every_problem_and_its_answer(tmp_path_factory, listed):
     path = tmp_path_factory.mktemp("jsonl") / "test.jsonl"
     tasks.write_jsonl(path, listed)
-    assert tasks.read_jsonl(path) == tuple(listed)
-    assert all(
-        set(json.loads(line)) == {"operation", "a", "b", "answer"} for line in path.read_text().splitlines()
-    )
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [Problem(r["operation"], r["a"], r["b"]) for r in rows] == listed
+    assert all(r.keys() == {"operation", "a", "b", "answer"} for r in rows)
+    assert [r["answer"] for r in rows] == [str(p.answer) for p in listed]
 
 
 def test_the_content_hash_tells_any_change_and_order():
@@ -239,40 +239,3 @@ def test_the_content_hash_tells_any_change_and_order():
     assert tasks.content_hash([one]) != tasks.content_hash([two])
     assert tasks.content_hash([one, two]) != tasks.content_hash([two, one])
     assert len(tasks.content_hash([])) == 64
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{",
-        "[]",
-        "null",
-        '{"operation": "add", "a": 3, "b": 4}',
-        '{"operation": "add", "a": 3, "b": 4, "answer": "8"}',
-        '{"operation": "add", "a": 3, "b": 4, "answer": 7}',
-        '{"operation": "add", "a": true, "b": 4, "answer": "5"}',
-        '{"operation": "add", "a": 3.0, "b": 4, "answer": "7"}',
-        '{"operation": ["add"], "a": 3, "b": 4, "answer": "7"}',
-        '{"operation": "power", "a": 3, "b": 4, "answer": "7"}',
-        '{"operation": "add", "a": NaN, "b": 4, "answer": "7"}',
-        '{"operation": "add", "a": 3, "b": 4, "answer": "7", "x": 1}',
-        "[" * 100_000,
-    ],
-)
-def test_a_wrong_line_of_a_problem_file_is_named(tmp_path, line):
-    path = tmp_path / "test.jsonl"
-    path.write_text('{"operation": "add", "a": 3, "b": 4, "answer": "7"}\n' + line + "\n")
-    with pytest.raises(UsageError, match=r"test.jsonl:2: "):
-        tasks.read_jsonl(path)
-
-
-@given(st.binary(max_size=200))
-@settings(max_examples=50)
-def test_any_bytes_are_problems_or_a_usage_error(tmp_path_factory, raw):
-    path = tmp_path_factory.mktemp("jsonl") / "test.jsonl"
-    path.write_bytes(raw)
-    try:
-        found = tasks.read_jsonl(path)
-    except UsageError:
-        return
-    assert all(isinstance(p, Problem) for p in found)

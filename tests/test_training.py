@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten
 from emergence import models, tokens, training
 from emergence.config import Arm, LoRA
 from emergence.errors import BrokenExperiment, UsageError
+from emergence.examples import Example
 from emergence.progress import Progress
 from emergence.tasks import Problem
 
@@ -221,6 +222,18 @@ def test_what_was_not_learned_is_information_not_an_error(loaded, by_heart, tmp_
     assert learned["learned"] is True
     assert learned["final"]["valid_exact"] == 1
     assert learned["chance"] == idle["chance"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("rate", "learned"), [(3e-3, True), (1e-9, False)])
+def test_a_task_whose_classes_have_one_answer_each_can_be_learned(loaded, tmp_path, rate, learned):
+    """Even or odd is right half of the time for nothing; knowing the class would be knowing the answer."""
+    asked = [
+        Example(("even", "odd")[n % 2], f"What is {n}", (" plus", " minus")[n % 2]) for n in range(20, 40)
+    ]
+    rows = tokens.rows(loaded[1], asked, ("own",))
+    settings = arm(fine_tune_type="full", learning_rate=rate, checkpoint_steps=(0, 60), max_steps=60)
+    told = training.train(*loaded, settings, 0, rows, rows, tmp_path)
+    assert (told["chance"], told["learned"]) == (0.5, learned), told["final"]
 
 
 def test_a_finished_run_is_not_trained_again(train, tmp_path):

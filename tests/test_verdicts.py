@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import ARMS, OPERATIONS, Plant, study
 
-from emergence import config, evidence, predictions, tables, verdicts
+from emergence import config, evidence, predictions, reach, statistics, tables, verdicts
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.predictions import Prediction
 
@@ -58,6 +58,17 @@ def test_all_thirteen_predictions_are_judged_as_planted():
         assert all(math.isfinite(x) for x in (v.estimate, v.low, v.high, v.p) if x is not None), v
         assert v.reason
         assert v.claim in str(v)
+
+
+REPORTED = ["estimate", "low", "high", "p", "p_adjusted", "threshold", "baseline", "layer", "step"]
+
+
+def test_every_verdict_has_effect_interval_n_p_threshold_baseline_place_and_ids():
+    for v in empty():
+        lacking = [name for name in REPORTED if getattr(v, name) is None]
+        assert lacking == [], v
+        assert (v.n_prompts > 0, v.n_seeds > 0) == (True, True)
+        assert v.token_ids or v.family == "stream", "what a probe reads is no token"
 
 
 def test_the_same_study_gives_the_same_verdicts():
@@ -446,6 +457,57 @@ def test_an_objective_elsewhere_is_told():
     arms = tuple(a.model_copy(update={"classifier_layer_pct": 0.25}) for a in experiment().arms)
     told = predictions.check([ROW["O1"]], experiment().model_copy(update={"arms": arms}))
     assert told == ("O1: looks at 54 % depth, arm classified puts its classification term at 25%",)
+
+
+def many(count: int, **fields) -> list[Prediction]:
+    """`count` claims like E1, each for three operations."""
+    return [dataclasses.replace(ROW["E1"], id=f"X{i}", **fields) for i in range(count)]
+
+
+def test_a_long_table_gets_the_permutations_that_it_needs_and_can_be_supported():
+    """51 tests: with 4,999 permutations 51 / 5000 = 0.0102 would be the least p that there is."""
+    assert predictions.check(many(17), experiment()) == ()
+    found = judge(many(17), Plant("sft", "answer", 2, 0.6), n_layers=4, steps=(0, 100))
+    assert {v.outcome for v in found.values()} == {"supported"}
+    assert all(v.p_adjusted < 0.01 for v in found.values())
+
+
+def test_a_table_of_the_usual_length_has_the_permutations_that_it_was_frozen_with():
+    assert reach.permutations(TABLE, 3) == statistics.PERMUTATIONS == 4999
+    assert reach.permutations([ROW["C1"]] * 900, 3) == 4999, "controls are adjusted for nothing"
+    assert 200 / (reach.permutations([ROW["E1"]] * 200, 1) + 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "told"),
+    [
+        (
+            [ROW["E3"]],
+            {"training__checkpoint_steps": [0, 100, 300]},
+            "E3: will be inconclusive: p is 0.0046 at best, 0.014 after Holm over 3 tests, not below 0.01; "
+            "add checkpoints or seeds",
+        ),
+        (
+            [ROW["E1"]],
+            {"parameters__num_test": 10},
+            "E1: will be inconclusive: p is 0.0083 at best, 0.025 after Holm over 3 tests, not below 0.01; "
+            "raise num_test",
+        ),
+        (
+            [dataclasses.replace(ROW["B2"], alpha=1e-5)],
+            {},
+            "B2: can never be refuted: p is 2e-05 at best, 6e-05 after Holm over 3 tests, not below 1e-05; "
+            "split the table",
+        ),
+    ],
+)
+def test_a_claim_whose_p_can_never_be_small_enough_is_told_before_training(rows, changes, told):
+    assert predictions.check(rows, experiment(**changes)) == (told,)
+
+
+def test_an_alpha_that_is_no_error_rate_is_refused():
+    with pytest.raises(UsageError, match="E1: alpha=0 is no error rate"):
+        predictions.check([dataclasses.replace(ROW["E1"], alpha=0.0)], experiment())
 
 
 # The table ------------------------------------------------------------------------------------------------
