@@ -1,6 +1,7 @@
 """Which experiments there are, and what is known of each. In: a folder of experiments, a store.
 
-An experiment is a folder with `config.yaml` and `predictions.py`; its name is the folder's.
+An experiment is a folder with `config.yaml` and `predictions.py`. Results lie under the name that the config
+gives, which may differ from the folder's; the experiment is found by either.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Listed:
     """One experiment's folder, and where its results are kept."""
 
     name: str
+    """The folder's."""
     folder: Path
     results: Path
 
@@ -85,7 +87,18 @@ def root(given: Path | None = None) -> Path:
 def every(folder: Path, store: Path) -> Iterator[Listed]:
     """The experiments in a folder, by name."""
     for place in sorted(path.parent for path in folder.glob(f"*/{CONFIG}")):
-        yield Listed(place.name, place, store / "experiments" / place.name)
+        yield _listed(place, store)
+
+
+def _listed(place: Path, store: Path) -> Listed:
+    from . import config
+
+    name = place.resolve().name
+    try:
+        title = config.load(place / CONFIG).name
+    except UsageError:  # whoever uses it is told
+        title = name
+    return Listed(name, place, store / "experiments" / title)
 
 
 def find(name: str, folder: Path, store: Path) -> Listed:
@@ -94,13 +107,20 @@ def find(name: str, folder: Path, store: Path) -> Listed:
     Raises
     ------
     UsageError
-        Unknown; says which there are.
+        Unknown, or two experiments have it; says which there are.
     """
     known = {listed.name: listed for listed in every(folder, store)}
-    if name in known:
-        return known[name]
+    found = known.get(name) or next((one for one in known.values() if one.results.name == name), None)
+    if found:
+        twins = [str(one.folder) for one in known.values() if one.results == found.results]
+        if len(twins) > 1:
+            both = " and ".join(twins)
+            raise UsageError(
+                f"name: {found.results.name}: {both} would overwrite each other's results; rename one"
+            )
+        return found
     path = Path(name)
     if (path / CONFIG).is_file():
-        return Listed(path.resolve().name, path, store / "experiments" / path.resolve().name)
+        return _listed(path, store)
     there = f"there are: {', '.join(known)}" if known else f"{folder} holds none"
     raise UsageError(f"unknown experiment {printable(name)!r}{did_you_mean(name, known)}; {there}")

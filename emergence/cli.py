@@ -155,10 +155,10 @@ def run(
     if dry_run:
         _console().print(planning.plan(experiment, predictions, store))
         return OK
-    options = {"--config": config, "--model": model, "--steps": steps, "--seeds": seeds, "--store": store}
-    flags = [f"{key}={value}" for key, value in options.items() if value is not None]
-    flags += [f"--param={p}" for p in param or []]
-    flags += ["--strict-verdicts"] * strict_verdicts + ["-q"] * quiet
+    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": store}
+    flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
+    flags += [f"--emergence-param={p}" for p in param or []]
+    flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
     ended = running.run(one, experiment, flags, store)
     if ended.message:
         _say(ended.message, ended.code)
@@ -217,8 +217,11 @@ def report(
         raise UsageError(
             f"{one.name}: no results yet in {one.results}; `emergence run {one.name}` makes some"
         )
-    page = pages.render(one.results, out)
+    page = pages.render(one.results, out / pages.PAGE if out and out.is_dir() else out)
     print(page)
+    if gone := pages.missing(one.results):
+        again = f"`emergence run {one.name}` writes them again, and trains nothing"
+        _say(f"{', '.join(gone)}: no longer there; {again}", OK)
     if open_:
         webbrowser.open(page.resolve().as_uri())
 

@@ -19,16 +19,15 @@ import numpy as np
 from .errors import BrokenExperiment, NotMeasurable
 from .lens import LogitLens
 from .reader import Plan
+from .readings import STRENGTH
 from .stream import Call, observed
 
 PROMPTS_PER_CLASS = 4
-STRENGTH = 8.0
+LENGTH = 8.0
 """Length of the planted vector, in lengths of the residual stream it is added to."""
 ASCENT_STEPS, ASCENT_RATE = 100, 0.02
 CERTAIN = 0.1
 """Nats of surprise at which the ascent stops: nine in ten of the mass."""
-FOUND = 0.10
-"""What counts as strength in every prediction."""
 LEAK = 0.01
 
 
@@ -81,8 +80,8 @@ def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
         at_layer.append(after[layer].min())
         elsewhere.append(np.abs(np.delete(after - before, layer, axis=0)).max())
     low, leak = float(min(at_layer)), float(max(elsewhere))
-    reason = f"mass at L{layer} >= {low:.3f} (> {FOUND}), change elsewhere <= {leak:.1e} (< {LEAK})"
-    return Control(name, low > FOUND and leak < LEAK, reason)
+    reason = f"mass at L{layer} >= {low:.3f} (> {STRENGTH}), change elsewhere <= {leak:.1e} (< {LEAK})"
+    return Control(name, low > STRENGTH and leak < LEAK, reason)
 
 
 @contextmanager
@@ -92,7 +91,7 @@ def planted(model: Any, layer: int, direction: mx.array) -> Iterator[None]:
     added: list[mx.array] = []
 
     def plant(stream: mx.array) -> mx.array:
-        added[:] = [STRENGTH * mx.linalg.norm(stream, axis=-1, keepdims=True) * direction]
+        added[:] = [LENGTH * mx.linalg.norm(stream, axis=-1, keepdims=True) * direction]
         return stream + added[0]
 
     def pull(stream: mx.array) -> mx.array:
@@ -112,7 +111,7 @@ def planted(model: Any, layer: int, direction: mx.array) -> Iterator[None]:
 def _direction(lens: LogitLens, prompts: Sequence[list[int]], layer: int, token: int) -> mx.array:
     """Unit vector that makes the tail say `token`, by ascent: the token's own embedding may not do it."""
     stream = mx.array(np.asarray(lens.streams(prompts, layers=[layer]))[0].mean(axis=0))
-    size = STRENGTH * mx.linalg.norm(stream)
+    size = LENGTH * mx.linalg.norm(stream)
 
     def surprise(direction: mx.array) -> mx.array:
         logits = lens.tail((stream + size * direction / mx.linalg.norm(direction))[None]).reshape(-1)

@@ -165,7 +165,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         )
         details |= {"confusion": table.tolist(), "balanced_accuracy": balanced}
     return Draft(
-        statistic="own-class mass" if family != "answer" else "own-answer mass",
+        statistic=_statistic(p, family),
         family=family,
         found=said,
         missing=f"{_KINDS[kind]}: {_bounded(e, cell, p) if refuted else said}",
@@ -316,7 +316,7 @@ def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequen
         f"{_percent(slope.estimate[0] * span)} over {m.steps[-1]} steps, rank correlation {rho:.2f}"
     )
     return Draft(
-        statistic="growth of mass per 100 steps",
+        statistic=_statistic(p, family),
         family=family,
         found=said,
         missing=said,
@@ -358,7 +358,7 @@ def _correctness(desk: Desk, p: Prediction, operation: str, family: str, runs: S
         f"[{area.low:.2f}, {area.high:.2f}]; {right.mean():.0%} are right"
     )
     return Draft(
-        statistic="AUROC",
+        statistic=_statistic(p, family),
         family=family,
         found=said,
         missing=said,
@@ -465,7 +465,13 @@ def _either(drafts: Sequence[Draft]) -> Draft:
 
 
 def _empty(p: Prediction, m: Masses, family: str, why: str) -> Draft:
-    return Draft(statistic="own-class mass", family=family, blocked=why, threshold=p.threshold, **_counts(m))
+    return Draft(_statistic(p, family), family, blocked=why, threshold=p.threshold, **_counts(m))
+
+
+def _statistic(p: Prediction, family: str) -> str:
+    """What the estimate is, and so its unit: a mass in [0, 1] unless it is named otherwise."""
+    mass = "own-answer mass" if family == "answer" else "own-class mass"
+    return {"growth": "growth of mass per 100 steps", "predicts correctness": "AUROC"}.get(p.test, mass)
 
 
 def _counts(m: Masses) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def publish(
 
     # Two main jobs, or two workers of one, may end at the same time.
     with locked(folder / "report", setting.store.notice):
-        return report.write(folder, _public(setting), study, judged, origin, logs, decode)
+        return report.write(folder, setting.config.public, study, judged, origin, logs, decode)
 
 
 def record(folder: Path, setting: Setting, predictions: verdicts.Table, judged: Sequence[Verdict]) -> None:
@@ -305,7 +305,7 @@ def record(folder: Path, setting: Setting, predictions: verdicts.Table, judged: 
 
 def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequence[Run]) -> dict[str, Any]:
     """Where every number came from: model, data, runs, tokens, versions, device."""
-    source, public = setting.source, _public(setting)
+    source, public = setting.source, setting.config.public
     return {
         "model": {"name": public.model, "revision": source.revision, "hash": source.hash},
         "config_hash": setting.config.hash,
@@ -318,14 +318,6 @@ def provenance(setting: Setting, predictions: Sequence[Prediction], runs: Sequen
         "tokens": [dataclasses.asdict(row) for row in setting.vocabulary.table],
         **environment(),
     }
-
-
-def _public(setting: Setting) -> config.Experiment:
-    """The config as it may be shown: a model folder by its name, not by a path that tells of its owner."""
-    folder = Path(setting.config.model)
-    if not folder.is_dir():
-        return setting.config
-    return setting.config.model_copy(update={"model": folder.resolve().name})
 
 
 def environment() -> dict[str, Any]:

@@ -16,13 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import frames
-from .payload import THRESHOLD
-from .readings import Study
+from .predictions import BANDS
+from .readings import STRENGTH, Study
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart by the colour-blind; lines also differ in dash."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-MIDDLE = (0.25, 0.75)
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -53,7 +52,7 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
     arms, classes = frames.arms(study), study.runs[0].classes
     figure, axes = _figure(len(arms), len(classes), 2.2, 2.1)
     values = {(a, c): _mean(study, a, family, c, style).mean(axis=0) for a in arms for c in classes}
-    top = max([THRESHOLD, *(float(np.nanmax(v)) for v in values.values() if not np.isnan(v).all())])
+    top = max([STRENGTH, *(float(np.nanmax(v)) for v in values.values() if not np.isnan(v).all())])
     image = None
     for i, arm in enumerate(arms):
         steps = study.arm(arm)[0].steps
@@ -82,8 +81,8 @@ def profiles(study: Study, style: str) -> Figure:
     for i, family in enumerate(families):
         for j, operation in enumerate(classes):
             axis: Axes = axes[i, j]
-            axis.axvspan(*MIDDLE, color="0.5", alpha=0.12, lw=0)
-            axis.axhline(THRESHOLD, color="0.3", lw=0.8, ls=":")
+            axis.axvspan(*BANDS["middle"], color="0.5", alpha=0.12, lw=0)
+            axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
             for k, arm in enumerate(frames.arms(study)):
                 per_seed = _mean(study, arm, family, operation, style)[:, -1]
                 axis.fill_between(
@@ -109,7 +108,7 @@ def growth(study: Study, style: str) -> Figure:
     for i, family in enumerate(families):
         for j, arm in enumerate(arms):
             axis: Axes = axes[i, j]
-            axis.axhline(THRESHOLD, color="0.3", lw=0.8, ls=":")
+            axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
             for k, operation in enumerate(study.runs[0].classes):
                 per_seed = _mean(study, arm, family, operation, style)[:, :, :-1]
                 if np.isnan(per_seed).all() or not per_seed.shape[2]:
@@ -135,7 +134,8 @@ def growth(study: Study, style: str) -> Figure:
             axis.set_title(f"{arm}: {family}", fontsize=8)
             axis.set_xlabel("step" if i else "", fontsize=7)
             axis.tick_params(labelsize=6)
-            axis.legend(fontsize=6)
+            if len(axis.lines) > 1:  # more than the threshold: an empty legend is a warning
+                axis.legend(fontsize=6)
     return figure
 
 

@@ -17,8 +17,8 @@ from . import config
 from .errors import UsageError
 from .files import write_atomic
 from .predictions import Table
-from .settings import Experiment
-from .verdicts import Verdict
+from .settings import Experiment, shown_model
+from .verdicts import Verdict, is_share
 
 SCHEMA = 2
 _KEPT = (
@@ -76,7 +76,7 @@ def recordable(folder: Path, experiment: Experiment, weights: str | None = None)
     UsageError
         What is on record was measured with other settings or weights: they, and what to do, in one line.
     """
-    found, name = load(folder), model_name(experiment)
+    found, name = load(folder), shown_model(experiment.model)
     if name in found["models"] and (
         other := _differences(folder, found["models"][name], experiment, weights)
     ):
@@ -101,7 +101,7 @@ def record(
     same_version(folder, table)
     recordable(folder, experiment, weights)
     found = load(folder)
-    found["models"][model_name(experiment)] = {
+    found["models"][shown_model(experiment.model)] = {
         "weights": weights,
         "config": experiment.hash,
         "predictions_version": table.version,
@@ -125,7 +125,7 @@ def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) 
     UsageError
         The predictions have changed since they were recorded, and their version has not.
     """
-    entry = load(folder)["models"].get(model_name(experiment))
+    entry = load(folder)["models"].get(shown_model(experiment.model))
     if not entry:
         return {}
     same_version(folder, table)
@@ -137,11 +137,6 @@ def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) 
         for name, kept in entry["findings"].items()
         if kept["outcome"] == "falsified"
     }
-
-
-def model_name(experiment: Experiment) -> str:
-    """The name findings go by: an embedded name or hub id as it is, a folder by its last part."""
-    return Path(experiment.model).name if Path(experiment.model).is_dir() else experiment.model
 
 
 def _differences(
@@ -261,7 +256,7 @@ def _figure(kept: Mapping[str, Any]) -> str:
     """`42 % [38, 46] L24`, or a plain number where the statistic is no mass."""
     if kept["estimate"] is None:
         return ""
-    share = kept["statistic"].endswith("mass")
+    share = is_share(kept["statistic"])
     numbers = [f"{100 * kept[k]:.0f}" if share else f"{kept[k]:.2f}" for k in ("estimate", "low", "high")]
     layer = "" if kept["layer"] is None else f" L{kept['layer']}"
     return f"{numbers[0]}{' %' * share} [{numbers[1]}, {numbers[2]}]{layer}"

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from . import frames
-from .readings import Readings, Study
+from .readings import STRENGTH, Readings, Study
 from .verdicts import Verdict
 
 SCALE = 10_000
-THRESHOLD = 0.10
 DRILL_CELLS = 45_000
 """How many (run, prompt, step, layer) cells the drill-down may hold: about 0.6 MB."""
 
@@ -32,7 +31,7 @@ def build(
     first = study.runs[0]
     return {
         "scale": SCALE,
-        "threshold": THRESHOLD,
+        "threshold": STRENGTH,
         "classes": list(first.classes),
         "styles": list(frames.styles(first)),
         "families": [{"id": name, "title": frames.TITLES[name]} for name in frames.FAMILIES],

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,7 +19,7 @@ from . import config, predictions
 from .catalogue import Listed
 from .progress import clock
 from .settings import Experiment
-from .store import Store, key_of
+from .store import Item, Store, key_of
 
 if TYPE_CHECKING:
     from .predictions import Table as Claims
@@ -85,67 +85,81 @@ def described(experiment: Experiment, claims: Claims) -> RenderableType:
 
 def plan(experiment: Experiment, claims: Claims, store: Path) -> RenderableType:
     """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
-    states, speed = _states(experiment, Store(store)), _seconds_per_step(Store(store))
+    states, speeds = _states(experiment, Store(store))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("arm", "seed", "steps", "state", "time"):
         table.add_column(column, header_style="dim")
-    total = 0.0
+    times: list[float | None] = []
     for (name, seed), state in states.items():
-        steps = experiment.arm(name).checkpoint_steps[-1]
-        seconds = 0.0 if state == "cached" else steps * (speed or 0.0)
-        total += seconds
-        time = "–" if state == "cached" else f"about {clock(seconds)}" if speed else "unknown"
+        arm = experiment.arm(name)
+        steps, speed = arm.checkpoint_steps[-1], speeds.get(_kind(arm.model_dump()))
+        time = "–"
+        if state != "cached":
+            times.append(speed and steps * speed)
+            time = "unknown" if speed is None else f"about {clock(steps * speed)}"
         table.add_row(name, str(seed), str(steps), state, time)
-    todo = sum(state != "cached" for state in states.values())
     judged = len(claims) * len(experiment.task.operations)
-    last = f"{len(states)} runs, {todo} to train"
-    if todo:
-        last += (
-            f", about {clock(total)} of training"
-            if speed
-            else "; how long is known once a run has been trained here"
-        )
+    last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
     head = Text(f"{experiment.name}: model {experiment.model}, config {experiment.hash}, store {store}")
     return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))
 
 
-def _states(experiment: Experiment, store: Store) -> dict[tuple[str, int], str]:
-    """`cached`, `interrupted` (goes on where it stopped) or `to train` for every arm and seed."""
+def _altogether(times: Sequence[float | None]) -> str:
+    known = [seconds for seconds in times if seconds is not None]
+    if len(known) < len(times):
+        return "; how long is known once this model has been trained here in the same way"
+    return f", about {clock(sum(known))} of training" if known else ""
+
+
+_Kind = tuple[str, str]
+
+
+def _kind(arm: Mapping[str, Any]) -> _Kind:
+    """What a step's time depends on most, after the model."""
+    return arm["method"], arm["fine_tune_type"]
+
+
+def _states(experiment: Experiment, store: Store) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
+    """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`."""
     pairs = [(arm, seed) for arm in experiment.arms for seed in arm.seeds]
     if not _is_here(experiment.model):
-        return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}
+        return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}, {}
     from . import experiment as stages
     from . import models
 
     source = models.resolve(experiment.model, store)
     splits = stages.split(experiment)
-    kept = {item.key: item.state for item in store.entries() if item.kind == "runs"}
+    kept = {item.key: item for item in store.entries() if item.kind == "runs"}
     words = {"complete": "cached", "partial": "interrupted, goes on"}
     states = {}
     for arm, seed in pairs:
-        key = key_of(stages.spec_of_run(experiment, source, splits, arm, seed))
-        states[arm.name, seed] = words.get(kept.get(key, ""), "to train")
-    return states
+        item = kept.get(key_of(stages.spec_of_run(experiment, source, splits, arm, seed)))
+        states[arm.name, seed] = words.get(item.state if item else "", "to train")
+    return states, _speeds(item for item in kept.values() if item.spec.get("model") == source.hash)
 
 
 def _is_here(model: str) -> bool:
     """Whether a look at the model downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     from .models import EMBEDDED
 
     if model == EMBEDDED or Path(model).is_dir() or "/" not in model:
         return True
     repo, _, revision = model.partition("@")
-    return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+    except HFValidationError:  # no name for a download; a look at it says so
+        return True
 
 
-def _seconds_per_step(store: Store) -> float | None:
-    """The median of what runs took here, from their manifests."""
-    speeds = []
-    for item in store.entries():
-        if item.kind == "runs" and item.state == "complete":
+def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:
+    """Seconds per step of each way to train: the median of what these runs took, from their manifests."""
+    took: dict[_Kind, list[float]] = {}
+    for item in runs:
+        if item.state == "complete":
             told = json.loads((item.path / "manifest.json").read_text(encoding="utf-8")).get("info") or {}
             if told.get("steps") and told.get("seconds"):
-                speeds.append(told["seconds"] / told["steps"])
-    return statistics.median(speeds) if speeds else None
+                took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
+    return {kind: statistics.median(seconds) for kind, seconds in took.items()}

@@ -6,6 +6,7 @@ whose `config.yaml` lies beside it. A repository that uses none of them notices 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -16,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from .errors import EmergenceError, NotMeasurable
+from .errors import EmergenceError, NotMeasurable, UsageError
 
 VERDICT = "verdict"
 _REPORT = pytest.StashKey[dict[str, Any]]()
+"""By experiment: the path of its page, and the lines of its summary without and with colours."""
 _LOADED = pytest.StashKey[dict[str, Any]]()
 """Instruments by model: experiments on the same model share one."""
 
@@ -28,30 +30,50 @@ class Inconclusive(pytest.skip.Exception):  # type: ignore[misc, name-defined]
     """The evidence decides nothing: an outcome of its own, `?`, neither a pass nor a failure."""
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the main job."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"metavar": "NAME", "help": "embedded name, hub id or folder; default: the config's"},
+    "config": {"metavar": "FILE", "type": Path, "help": "another config.yaml for the experiment"},
+    "store": {
+        "metavar": "DIR",
+        "type": Path,
+        "default": Path(".emergence"),
+        "help": "where runs are kept [.emergence]",
+    },
+    "steps": {"metavar": "N[,N...]", "help": "the last step, or all checkpoint steps, of every arm"},
+    "seeds": {"metavar": "N", "type": int, "help": "number of seeds: 0 to N-1"},
+    "param": {
+        "metavar": "KEY=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "one config value: training.lora.rank=8",
+    },
+    "strict-verdicts": {"action": "store_true", "help": "an inconclusive verdict fails"},
+    "record-findings": {"action": "store_true", "help": "write this run's verdicts down in findings.json"},
+}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None]:
+    """Options of the main job, after those of the host's own conftest.py: a name that it has stays its own.
+
+    Each is there as `--emergence-NAME` too.
+    """
+    yield
     group = parser.getgroup("emergence", "emergence: claims about training, tested")
-    add = group.addoption
-    add("--model", metavar="NAME", help="embedded name, hub id or folder; default: the config's")
-    add("--config", metavar="FILE", type=Path, help="another config.yaml for the experiment")
-    add(
-        "--store",
-        metavar="DIR",
-        type=Path,
-        default=Path(".emergence"),
-        help="where runs are kept [.emergence]",
-    )
-    add("--steps", metavar="N[,N...]", help="the last step, or all checkpoint steps, of every arm")
-    add("--seeds", metavar="N", type=int, help="number of seeds: 0 to N-1")
-    add(
-        "--param",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="one config value: training.lora.rank=8",
-    )
-    add("--strict-verdicts", action="store_true", help="an inconclusive verdict fails")
-    add("--record-findings", action="store_true", help="write this run's verdicts down in findings.json")
+    for name, settings in _OPTIONS.items():
+        known = {"dest": _destination(name), **settings}
+        try:
+            group.addoption(f"--emergence-{name}", f"--{name}", **known)
+        except (ValueError, argparse.ArgumentError):
+            group.addoption(f"--emergence-{name}", **known)
+
+
+def _destination(name: str) -> str:
+    return f"emergence_{name.replace('-', '_')}"
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    return config.getoption(_destination(name))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,9 +105,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         return [Path(i.path).parent for i in items if fixture in getattr(i, "fixturenames", ())]
 
     folders, claiming = dict.fromkeys(asking("experiment_folder")), set(asking("predictions"))
-    if not folders:
+    if not folders or _is_worker(config):
         return []
-    if config.getoption("config") and len(folders) > 1:
+    if _option(config, "config") and len(folders) > 1:
         names = ", ".join(folder.name for folder in folders)
         raise pytest.UsageError(
             f"--config is for one experiment, {len(folders)} are here ({names}); name one"
@@ -99,7 +121,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     from . import blas
     from . import verdicts as verdicts_
 
-    lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {config.getoption('store')}"]
+    with _usage():
+        _distinct({folder: _experiment(config, folder).name for folder in folders})
+    lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {_option(config, 'store')}"]
     for folder in folders:
         with _usage():
             experiment = _experiment(config, folder)
@@ -112,6 +136,14 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
                 lines += verdicts_.check(_predictions(folder), experiment)
                 _on_record(config, folder, experiment)
     return lines
+
+
+def _distinct(names: Mapping[Path, str]) -> None:
+    for name in names.values():
+        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
+            raise UsageError(
+                f"name: {name}: {' and '.join(same)} would overwrite each other's results; rename one"
+            )
 
 
 # Fixtures, in pipeline order
@@ -152,7 +184,7 @@ def store(pytestconfig: pytest.Config, progress: Any) -> Any:
     from .store import Store
 
     with _readable():
-        return Store(pytestconfig.getoption("store"), notice=progress.line)
+        return Store(_option(pytestconfig, "store"), notice=progress.line)
 
 
 @pytest.fixture(scope="session")
@@ -239,9 +271,9 @@ def verdicts(
     with _readable():
         judged = stages.judge(setting, predictions, study)
         page = stages.publish(setting, predictions, runs, study, judged)
-        if pytestconfig.getoption("record_findings"):
+        if _option(pytestconfig, "record-findings"):
             stages.record(experiment_folder, setting, predictions, judged)
-    pytestconfig.stash[_REPORT][setting.config.name] = (setting, study, judged, page)
+    pytestconfig.stash[_REPORT][setting.config.name] = _summary(judged, study, setting.config, page)
     return {(v.prediction, v.operation): v for v in judged}
 
 
@@ -286,7 +318,7 @@ def verdict(
     if found.outcome == "inconclusive":
         if expected:
             pytest.fail(f"written down as falsified, now inconclusive: {found.reason}", pytrace=False)
-        if not request.config.getoption("strict_verdicts"):
+        if not _option(request.config, "strict-verdicts"):
             raise Inconclusive(found.reason)
     return found
 
@@ -298,10 +330,13 @@ def verdict(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell an inconclusive verdict from a skip."""
+    """Tell an inconclusive verdict from a skip; give a failure its evidence."""
     report = yield
     if call.excinfo and isinstance(call.excinfo.value, Inconclusive):
         report.inconclusive = True  # type: ignore[attr-defined]
+    given = getattr(item, "funcargs", {})
+    if report.failed and report.when == "call" and given.keys() >= {VERDICT, "experiment_folder"}:
+        report.sections.append((VERDICT, str(given[VERDICT])))  # pytest cuts what an assertion says
     return report
 
 
@@ -312,15 +347,32 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return None
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under xdist fixtures live in workers: what they judged goes to the process that has the terminal."""
+    if _is_worker(session.config):
+        session.config.workeroutput[VERDICT] = session.config.stash[_REPORT]  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker of xdist judged; another one that judged the same experiment says the same."""
+    node.config.stash[_REPORT].update(getattr(node, "workeroutput", {}).get(VERDICT, {}))
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The verdict table, the strength by layer and step, and where the report is."""
-    for name, (setting, study, judged, page) in config.stash[_REPORT].items():
-        from . import tables
-
+    for name, (page, *lines) in sorted(config.stash[_REPORT].items()):
         terminalreporter.section(name)
-        for line in tables.summary(judged, study, setting.config):
+        for line in lines[terminalreporter.hasmarkup]:
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"report: {page}")
+
+
+def _summary(judged: list[Any], study: Any, experiment: Any, page: Path) -> tuple[str, list[str], list[str]]:
+    from . import tables
+
+    plain, coloured = (tables.summary(judged, study, experiment, colour=c) for c in (False, True))
+    return str(page), plain, coloured
 
 
 @contextmanager
@@ -331,7 +383,7 @@ def _readable() -> Iterator[None]:
     except NotMeasurable as error:
         pytest.skip(str(error))
     except EmergenceError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None  # said once, not with its cause
 
 
 @contextmanager
@@ -342,15 +394,14 @@ def _usage() -> Iterator[None]:
         raise pytest.UsageError(str(error)) from None
 
 
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workeroutput")
+
+
 def _experiment(config: pytest.Config, folder: Path) -> Any:
-    option = config.getoption
-    return _load(
-        option("config") or folder / "config.yaml",
-        option("model"),
-        option("steps"),
-        option("seeds"),
-        tuple(option("param")),
-    )
+    path = _option(config, "config") or folder / "config.yaml"
+    model, steps, seeds = (_option(config, name) for name in ("model", "steps", "seeds"))
+    return _load(path, model, steps, seeds, tuple(_option(config, "param")))
 
 
 @functools.cache
@@ -378,5 +429,5 @@ def _on_record(config: pytest.Config, folder: Path, experiment: Any, weights: st
     from . import findings
 
     findings.same_version(folder, _predictions(folder))
-    if config.getoption("record_findings"):
+    if _option(config, "record-findings"):
         findings.recordable(folder, experiment, weights)

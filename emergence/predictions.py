@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .readings import STRENGTH
 from .settings import Experiment
 
 TESTS = (
@@ -71,9 +72,9 @@ class Prediction:
     style: str
     test: str
     """How it is judged: one of `TESTS`."""
-    threshold: float = 0.10
+    threshold: float = STRENGTH
     """What the lower end of the 95 % interval must exceed (unless the claim is absence)."""
-    negligible: float = 0.10
+    negligible: float = STRENGTH
     """An effect whose interval lies below this is none; the claim that it is there is then falsified."""
     alpha: float = 0.01
     """For permutation p-values, adjusted by Holm over all predictions that are no controls."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+STRENGTH = 0.10
+"""The own-class mass above which a layer says something: the threshold of predictions about mass."""
+
 
 @dataclass(frozen=True)
 class Prompt:

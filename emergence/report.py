@@ -22,6 +22,7 @@ from markupsafe import Markup
 from . import files, payload, records, results, tables
 from .errors import UsageError
 from .payload import Decode
+from .predictions import BANDS
 from .readings import Study
 from .verdicts import Verdict
 
@@ -72,7 +73,7 @@ def render(folder: Path, target: Path | None = None) -> Path:
     Raises
     ------
     UsageError
-        There are no results in `folder`.
+        There are no results in `folder`, or the page cannot be written.
     """
     info, verdicts = results.read_verdicts(folder)
     try:
@@ -80,8 +81,20 @@ def render(folder: Path, target: Path | None = None) -> Path:
     except FileNotFoundError:
         raise UsageError(f"{folder / DATA}: there is no such file; run the experiment again") from None
     path = target or folder / PAGE
-    files.write_atomic(path, page(info, verdicts, data))
+    try:
+        files.write_atomic(path, page(info, verdicts, data))
+    except (OSError, UsageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause
+        raise UsageError(f"{path}: the page cannot be written ({reason}); name another file") from None
     return path
+
+
+def missing(folder: Path) -> list[str]:
+    """Figures and tables that the last run wrote and that are no longer there."""
+    mark = folder / _FINGERPRINT
+    names = mark.read_text(encoding="utf-8").split("\n")[1:] if mark.exists() else []
+    return [name for name in names if not (folder / name).exists()]
 
 
 def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str, Any]) -> str:
@@ -91,7 +104,9 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         loader=jinja2.PackageLoader("emergence", "templates"),
     )  # fmt: skip
     environment.filters |= {"number": tables.number, "interval": tables.interval, "visible": visible}
+    low, high = middle = BANDS["middle"]
     environment.globals |= {"badges": tables.BADGES, "whisker": whisker}
+    environment.globals["middle"] = f"{100 * low:.0f}–{100 * high:.0f}"
     script = "\n".join(_asset(name) for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(verdicts, key=lambda v: not v.control)
@@ -104,7 +119,9 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         style=Markup(_asset("report.css")),
         script=Markup(script),
         script_hash=digest,
-        data=Markup(payload.embed({**data, "verdicts": [payload.evidence(v) for v in ordered]})),
+        data=Markup(
+            payload.embed({**data, "middle": middle, "verdicts": list(map(payload.evidence, ordered))})
+        ),
         created=datetime.fromisoformat(info["created"]).strftime("%Y-%m-%d %H:%M %Z"),
     )
 
@@ -154,14 +171,14 @@ def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping
     """Figures and Parquet: seconds of work, so not done again for the same readings and code."""
     fingerprint = fingerprint_of(study, logs)
     mark = folder / _FINGERPRINT
-    if mark.exists() and mark.read_text() == fingerprint and (folder / results.READINGS).exists():
+    if mark.exists() and mark.read_text().startswith(f"{fingerprint}\n") and not missing(folder):
         return
     mark.unlink(missing_ok=True)
-    results.write_tidy(folder, study)
     from . import figures
 
-    figures.write(folder / "figures", study, logs)
-    files.write_atomic(mark, fingerprint)
+    written = results.write_tidy(folder, study) + figures.write(folder / "figures", study, logs)
+    names = [path.relative_to(folder).as_posix() for path in written]
+    files.write_atomic(mark, "\n".join([fingerprint, *names]))
 
 
 def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from . import frames
 from .errors import BrokenExperiment, UsageError
 from .readings import Study
 from .records import VERDICTS, plain
+from .settings import shown_model
 from .verdicts import Verdict
 
 SCHEMA = 1
@@ -114,11 +115,6 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path}: there is no such file; run the experiment first")
     return path
-
-
-def shown_model(name: str) -> str:
-    """A hub id as it is; of a local folder the last part only: no path of a machine goes into a result."""
-    return Path(name).name if Path(name).is_dir() else name
 
 
 def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[str, Any]) -> dict[str, Any]:

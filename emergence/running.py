@@ -132,7 +132,7 @@ def _record(
         datetime.now(),
         produced,
         judged,
-        experiment.model_dump(mode="json"),
+        experiment.public.model_dump(mode="json"),
         error,
     )
 

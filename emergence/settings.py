@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +18,14 @@ from . import tasks
 from .errors import UsageError
 from .examples import STYLE, Example
 from .wording import did_you_mean
+
+
+def shown_model(name: str) -> str:
+    """What results call a model: an embedded name or hub id as it is, a folder by its last part only.
+
+    No path of a machine, which may tell of its owner, goes into a result.
+    """
+    return os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else name
 
 
 class _Settled(BaseModel):
@@ -123,9 +134,18 @@ class Experiment(_Settled):
         )
 
     @property
+    def public(self) -> Experiment:
+        """The same as it may be shown: the model by `shown_model`, notices without the config's folder."""
+        notices = tuple(re.sub(r"^[^:]*/", "", notice) for notice in self.notices)
+        return self.model_copy(update={"model": shown_model(self.model), "notices": notices})
+
+    @property
     def hash(self) -> str:
-        """The first 12 hex digits of SHA-256 over all fields but the notices, as canonical JSON."""
-        fields = self.model_dump(mode="json", exclude={"notices"})
+        """The first 12 hex digits of SHA-256 over all fields but the notices, as canonical JSON.
+
+        A model folder counts by its name, wherever it lies.
+        """
+        fields = self.public.model_dump(mode="json", exclude={"notices"})
         if self.task.examples:
             fields["task"]["examples"] = tasks.content_hash(self.task.examples)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -20,16 +20,10 @@ from rich.text import Text
 
 from . import frames
 from .readings import Study
-from .verdicts import Verdict
+from .verdicts import Verdict, is_share
 
 BADGES = {"supported": ("✓", "green"), "falsified": ("✗", "red"), "inconclusive": ("?", "yellow")}
 BLOCKS = " ▁▂▃▄▅▆▇█"
-_SHARES = ("mass", "accuracy", "share", "fraction", "probability")
-
-
-def is_share(statistic: str) -> bool:
-    """Whether a statistic is read as a percentage."""
-    return any(word in statistic.lower() for word in _SHARES)
 
 
 def number(value: float | None, statistic: str = "") -> str:

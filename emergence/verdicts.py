@@ -26,6 +26,7 @@ __all__ = [
     "Verdict",
     "check",
     "failed_controls",
+    "is_share",
     "judge",
     "load_predictions",
     "require_controls",
@@ -34,7 +35,7 @@ __all__ = [
 Outcome = Literal["supported", "falsified", "inconclusive"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What became of one prediction, for one operation."""
 
@@ -75,6 +76,9 @@ class Verdict:
         """Whether the claim holds, by the evidence."""
         return self.outcome == "supported"
 
+    def __repr__(self) -> str:
+        return f"<{self.prediction}[{self.operation}] {self.outcome}>"
+
     def __str__(self) -> str:
         place = "" if self.layer is None else f" (L{self.layer}, step {self.step})"
         runs = f"{self.n_prompts} prompts a class judged, {self.n_seeds} seed{'s' * (self.n_seeds != 1)}"
@@ -85,6 +89,12 @@ class Verdict:
         )
 
 
+def is_share(statistic: str) -> bool:
+    """Whether a statistic is read as a percentage: masses and their growth are, AUROC is not."""
+    return any(word in statistic.lower() for word in _SHARES)
+
+
+_SHARES = ("mass", "accuracy", "share", "fraction", "probability")
 _SHARED = {f.name for f in dataclasses.fields(Verdict)} & {f.name for f in dataclasses.fields(Draft)}
 
 

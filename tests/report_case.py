@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from emergence.readings import Prompt, Readings, Study
 from emergence.verdicts import Verdict
@@ -203,3 +206,25 @@ PROVENANCE = {
     "seeds": [0, 1],
     "nothing": None,
 }
+
+
+def check_page(shown: Mapping[str, Sequence[str]], document: Mapping[str, Any]) -> None:
+    """Every row of the page says what `verdicts.json` does; `shown`: `ID/class` to the texts of its cells."""
+    judged = {f"{v['prediction']}/{v['operation']}": v for v in document["verdicts"]}
+    assert shown.keys() == judged.keys()
+    for key, (badge, operation, estimate, _, threshold, layer, step) in shown.items():
+        v = judged[key]
+        assert (badge.split()[-1], operation) == (v["outcome"], v["operation"])
+        assert layer == ("–" if v["layer"] is None else f"L{v['layer']}")
+        assert step == ("–" if v["step"] is None else str(v["step"]))
+        _same(estimate, [v["estimate"], v["low"], v["high"]])
+        _same(threshold, [v["threshold"]])
+
+
+def _same(text: str, values: Sequence[float | None]) -> None:
+    """Numbers of a text, in percent where it says so, are these to the last digit shown."""
+    known = [value for value in values if value is not None]
+    told = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
+    scale, digit = (100, 0.1) if "%" in text else (1, 0.01)
+    assert told == pytest.approx([scale * value for value in known], abs=0.51 * digit), text
+    assert bool(told) == (text != "–")

@@ -26,6 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.Pa
     logs = {f"{arm}/{seed}": rows for (arm, seed), rows in case.train_logs().items()}
     data = payload.build(case.study(), logs, case.decode) | {"decoded": {"0": case.HOSTILE, "1": " plus"}}
     path = folder / "report.html"
+    (folder / "verdicts.json").write_text(json.dumps(content), encoding="utf-8")
     path.write_text(report.page(content, case.verdicts(), json.loads(json.dumps(data))), encoding="utf-8")
     executable = chromium.found()
     assert executable
@@ -97,6 +98,21 @@ def test_drill_down_shows_what_the_readings_say(page: tuple[chromium.Page, Path]
         [report.visible(case.decode(int(t))) for t in run.top_ids[:, 5 - k, index, 0]] for k in range(6)
     ]
     assert [row[1:] for row in rows] == expected
+
+
+def test_numbers_on_the_page_are_those_of_verdicts_json(page: tuple[chromium.Page, Path]) -> None:
+    browser = _open(page)
+    document = json.loads((page[1].parent / "verdicts.json").read_text(encoding="utf-8"))
+    shown = browser.js(
+        "Object.fromEntries([...document.querySelectorAll('tr.verdict')].map((row) =>"
+        " [row.nextElementSibling.querySelector('[data-verdict]').dataset.verdict,"
+        " [...row.cells].map((cell) => cell.textContent.trim())]))"
+    )
+    case.check_page(shown, document)
+    drawn = browser.js("JSON.parse(document.getElementById('data').textContent).verdicts")
+    for name in ("threshold", "layer", "step"):
+        told = {(v["prediction"], v["operation"]): v[name] for v in document["verdicts"]}
+        assert {(v["prediction"], v["operation"]): v[name] for v in drawn} == told
 
 
 def test_verdict_opens_its_evidence_and_takes_the_reader_there(page: tuple[chromium.Page, Path]) -> None:

@@ -16,7 +16,7 @@ import pytest
 import report_case as case
 import tiny
 
-from emergence import catalogue, cli, outcome, payload, planning, records, report, results, running
+from emergence import catalogue, cli, models, outcome, payload, planning, records, report, results, running
 from emergence.errors import UsageError
 from emergence.store import Store
 
@@ -114,6 +114,7 @@ def _with_runs(folder: Path, *statuses: str) -> None:
         (["run", "parity", "--seeds", "0"], "--seeds 0"),
         (["run", "parity", "--seeds", "many"], "Invalid value for '--seeds'"),
         (["run", "parity", "--model", "nonsense"], "model 'nonsense' is neither"),
+        (["run", "parity", "--model", "../../no/folder", "--dry-run"], "model '../../no/folder' is neither"),
         (["status", "parity"], "parity: no results yet"),
         (["report", "parity"], "parity: no results yet"),
         (["models", "--check", "nonsense"], "model 'nonsense' is neither"),
@@ -214,6 +215,59 @@ def test_report_is_drawn_again_from_what_is_kept(place: Path, said: Any) -> None
     (folder / "verdicts.json").write_text("{")
     assert said("report", "parity").code == 3
     assert report.PAGE == "report.html"
+
+
+def test_a_page_that_cannot_be_written_is_one_line(place: Path, said: Any) -> None:
+    _with_results(place)
+    (place / "file").write_text("")
+    for out in ("nowhere/x.html", "file/x.html", "/proc/x.html"):
+        told = said("report", "parity", "--out", out)
+        assert told.code == 2
+        assert told.err.startswith(f"emergence: {out}: the page cannot be written (")
+        assert told.err.count("\n") == 1
+    assert said("report", "parity", "--out", ".").out.strip() == "report.html"
+
+
+def test_results_are_found_by_the_folder_and_by_the_name_in_the_config(place: Path, said: Any) -> None:
+    _with_results(place)
+    folder = place / "hypotheses" / "parity"
+    folder.rename(folder.with_name("other_name"))
+    for name in ("parity", "other_name", "hypotheses/other_name"):
+        assert said("status", name).code == 0
+    assert json.loads(said("list", "--json").out)[0]["has_results"] is True
+    for twin in ("a", "b"):
+        (place / "hypotheses" / twin).mkdir()
+        (place / "hypotheses" / twin / "config.yaml").write_text(CONFIG.replace("parity", "twins"))
+    for name in ("twins", "b"):
+        told = said("status", name)
+        assert (told.code, told.err.count("\n")) == (2, 1)
+        assert "name: twins: " in told.err
+        assert "hypotheses/a and " in told.err
+        assert "hypotheses/b would overwrite each other's results; rename one" in told.err
+
+
+def test_a_dry_run_asks_only_runs_of_the_same_model_and_method_how_long_it_takes(
+    place: Path, said: Any
+) -> None:
+    model = tiny.write_model(place / "model", n_layers=1)
+    store = Store(place / ".emergence")
+    hash_ = models.resolve(model).hash
+
+    def kept(model: str, method: str, seconds: float, n: int = 0) -> None:
+        arm = {"method": method, "fine_tune_type": "lora"}
+        spec = {"model": model, "arm": arm, "n": n}
+        store.get_or_build("runs", spec, lambda folder: {"steps": 1, "seconds": seconds})
+
+    kept("of another model", "sft", 1000.0)
+    kept(hash_, "classified", 1000.0)
+    told = said("run", "parity", "--model", str(model), "--dry-run").out
+    assert told.count("unknown") == 2
+    assert "2 runs, 2 to train; how long is known once" in " ".join(told.split())
+    for n, seconds in enumerate((1.0, 15.0, 99.0)):
+        kept(hash_, "sft", seconds, n)
+    told = said("run", "parity", "--model", str(model), "--dry-run").out
+    assert "about 1:00" in told
+    assert told.count("unknown") == 1, "the shuffled control has not been trained"
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,12 @@ def test_findings_md_tells_refutations_first_in_words_and_figures(folder, judged
 
 def test_a_model_folder_goes_by_its_last_part(tmp_path):
     experiment = EXPERIMENT.model_copy(update={"model": str(tmp_path)})
-    assert findings.model_name(experiment) == tmp_path.name
+    elsewhere = EXPERIMENT.model_copy(update={"model": f"{tmp_path}/../{tmp_path.name}/"})
+    assert experiment.public.model == elsewhere.public.model == tmp_path.name
+    assert experiment.hash == elsewhere.hash == experiment.public.hash != EXPERIMENT.hash
+    assert EXPERIMENT.public.model == EXPERIMENT.model
+    noted = EXPERIMENT.model_copy(update={"notices": ("/home/alice/config.yaml:4: a/b: c", "a: b/c")})
+    assert noted.public.notices == ("config.yaml:4: a/b: c", "a: b/c")
 
 
 @pytest.mark.parametrize("name", ["classifier_emergence", "parity"])

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import mlx.core  # noqa: F401  (a process loads it once: the runs within this one must find it there)
 import pytest
+import small
 
-from emergence import config, findings
+from emergence import config, findings, results, tables
 from emergence.predictions import load_predictions
 from emergence.verdicts import Verdict
 
@@ -98,7 +105,9 @@ def test_supported_passes_and_falsified_fails_with_the_evidence(pytester, folder
     judge(folder, "falsified")
     result = pytester.runpytest_inprocess("small")
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["*falsified by 3.1 %*"])
+    result.stdout.fnmatch_lines(
+        ["*AssertionError: <E?add? falsified>", "*- verdict -*", "  falsified by 3.1 %"]
+    )
     assert result.ret == 1
 
 
@@ -194,6 +203,13 @@ def test_one_config_is_not_given_to_two_experiments(pytester, folder):
     result.stderr.fnmatch_lines(["*--config is for one experiment*"])
 
 
+def test_two_experiments_of_one_name_would_overwrite_each_other(pytester, folder):
+    shutil.copytree(folder, pytester.path / "other")
+    result = pytester.runpytest_inprocess("--import-mode=importlib")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*name: small: */other and */small would overwrite*rename one"])
+
+
 def test_a_repository_that_uses_none_of_it_notices_nothing(pytester):
     pytester.makepyfile("""
         import pytest
@@ -212,3 +228,75 @@ def test_a_test_without_its_prediction_is_told_what_to_write(pytester, folder):
     (folder / "test_small.py").write_text("def test_it(verdict):\n    assert verdict\n")
     result = pytester.runpytest_inprocess("small")
     result.stdout.fnmatch_lines(["*mark the test with prediction(ID), ID one of E, C*"])
+
+
+def test_options_of_the_host_stay_its_own(pytester, folder):
+    pytester.makeconftest(
+        CONFTEST
+        + """
+def pytest_addoption(parser):
+    parser.addoption("--model", default="theirs")
+"""
+    )
+    pytester.makepyfile("""
+        def test_of_their_own(pytestconfig):
+            assert pytestconfig.getoption("model") == "ours"
+            assert pytestconfig.getoption("--model") == "ours"
+    """)
+    judge(folder, "supported")
+    result = pytester.runpytest_inprocess("--model", "ours", "--emergence-model=a/b", "--steps=1")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["small: model a/b,*to step 1*"])
+    asked = pytester.runpytest_inprocess("--help").stdout
+    asked.fnmatch_lines(["*--emergence-steps=N*, --steps=N*"])
+    asked.no_fnmatch_line("*--emergence-model=NAME, --model*")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The experiments of this repository on a tiny model, and a store that one xdist run has filled."""
+    place = tmp_path_factory.mktemp("short")
+    small.hypotheses(place)
+    return place
+
+
+def _main_job(pytester, place: Path, *options: str):
+    """`pytest hypotheses/parity -m slow`, in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv(
+            "PYTHONPATH", f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        )
+        command = (
+            sys.executable,
+            "-m",
+            "pytest",
+            "hypotheses/parity",
+            "-m",
+            "slow",
+            "-p",
+            "no:cacheprovider",
+        )
+        return pytester.run(*command, "--import-mode=importlib", *options)
+
+
+def test_xdist_ends_with_the_table_the_properties_and_the_exit_code_of_one_process(pytester, short):
+    ran = _main_job(pytester, short, "-n", "2", "--junitxml=out.xml")
+    assert ran.ret == 1, "P2 is false of a tiny model"
+    _, judged = results.read_verdicts(short / ".emergence" / "experiments" / "parity")
+    ran.stdout.fnmatch_lines(["=* parity =*", *tables.plain(tables.verdict_report(judged)).splitlines()[:5]])
+    ran.stdout.fnmatch_lines(["step  even *", "report: .emergence/experiments/parity/report.html"])
+    told = re.findall(r'name="verdict" value="([^"]*)"', (short / "out.xml").read_text())
+    told = [json.loads(html.unescape(text)) for text in told]
+    assert {(v["prediction"], v["operation"]): v["estimate"] for v in told} == {
+        (v.prediction, v.operation): v.estimate for v in judged
+    }
+    assert len(told) == len(judged) == 6
+    ran.stdout.no_fnmatch_line("*Warning*")
+
+
+def test_xdist_tells_a_wrong_option_in_one_line(pytester, short):
+    ran = _main_job(pytester, short, "-n", "1", "--param", "training.lora.rnk=8")
+    assert ran.ret == 1
+    ran.stdout.fnmatch_lines(["-p training.lora.rnk: unknown parameter; did you mean training.lora.rank?"])
+    ran.stdout.no_fnmatch_line("*INTERNALERROR*")

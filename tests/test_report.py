@@ -198,6 +198,13 @@ def test_unchanged_readings_are_not_written_again_and_changed_ones_are(written: 
     )
     report.write(written, *arguments)
     assert {p: p.stat().st_mtime_ns for p in before} == before
+    deleted = [written / "figures" / "growth.svg", written / "strength.csv"]
+    contents = [path.read_bytes() for path in deleted]
+    for path in deleted:
+        path.unlink()
+    assert sorted(report.missing(written)) == ["figures/growth.svg", "strength.csv"]
+    report.write(written, *arguments)
+    assert [path.read_bytes() for path in deleted] == contents
     same, changed = case.study(), case.study(peak=0.5)
     assert report.fingerprint_of(same, {}) == report.fingerprint_of(case.study(), {})
     assert report.fingerprint_of(changed, {}) != report.fingerprint_of(same, {})
@@ -205,6 +212,15 @@ def test_unchanged_readings_are_not_written_again_and_changed_ones_are(written: 
 
 
 # The page
+
+
+def test_numbers_on_the_page_are_those_of_verdicts_json(written: Path) -> None:
+    shown = {}
+    for row in (written / "report.html").read_text(encoding="utf-8").split('<tr class="verdict ')[1:]:
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)[:7]
+        (key,) = re.findall(r'data-verdict="([^"]*)"', row)
+        shown[key] = [html.unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in cells]
+    case.check_page(shown, json.loads((written / "verdicts.json").read_text(encoding="utf-8")))
 
 
 def test_hostile_text_is_text_and_never_markup(written: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import ARMS, OPERATIONS, Plant, study
 
-from emergence import config, evidence, predictions, reach, statistics, verdicts
+from emergence import config, evidence, predictions, reach, statistics, tables, verdicts
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.predictions import Prediction
 
@@ -81,6 +81,19 @@ def test_the_same_study_gives_the_same_verdicts():
 @functools.cache
 def empty():
     return tuple(verdicts.judge(TABLE, study(n_layers=8, steps=(0, 50, 100))))
+
+
+def test_what_cannot_be_measured_is_blocked_in_its_own_unit():
+    """Two prompts a class are too few for anything; a threshold is shown as what it is a threshold of."""
+    found = judge(["E1", "E2", "E3", "E5"], per_class=2)
+    shown = {v.prediction: (v.statistic, tables.number(v.threshold, v.statistic)) for v in found.values()}
+    assert {v.estimate for v in found.values()} == {None}
+    assert shown == {
+        "E1": ("own-answer mass", "10.0 %"),
+        "E2": ("own-class mass", "10.0 %"),
+        "E3": ("growth of mass per 100 steps", "0.0 %"),
+        "E5": ("AUROC", "0.50"),
+    }
 
 
 def test_a_world_with_nothing_in_it_supports_no_emergence():

@@ -92,7 +92,7 @@ function drawProfiles() {
   CLASSES.forEach((name, c) => {
     const series = ARMS.map((arm, index) => { const s = nearest(arm.steps, state.step); return { name: arm.name, index, x: depth, ...band(arm, c, depth.map((_, l) => [s, l])) }; });
     series.push({ name: "base", base: true, index: 5, x: depth, y: depth.map((_, l) => ownMean(ARMS[0], c, 0, l)) });
-    add(grid, card(`${name} at ${state.step === 0 ? "step 0" : `step ${state.step}`}`, lines({ series, from: 0, to: 1, top, cut: DATA.threshold, band: [0.25, 0.75], name: `${name}: strength over depth`, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: (state.layer + 1) / LAYERS, say }), legend(series)));
+    add(grid, card(`${name} at ${state.step === 0 ? "step 0" : `step ${state.step}`}`, lines({ series, from: 0, to: 1, top, cut: DATA.threshold, band: DATA.middle, name: `${name}: strength over depth`, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: (state.layer + 1) / LAYERS, say }), legend(series)));
   });
 }
 
@@ -178,7 +178,7 @@ function byLayer(v, names, cut, format, title) {
   });
   const all = series.flatMap((s) => [...s.y, ...(s.low || []), ...(s.high || [])]).filter((x) => x != null);
   const top = format === percent ? nice(Math.max(0.12, ...all)) : 1, low = Math.min(0, ...all), bottom = format === percent && low < 0 ? -nice(-low) : 0;
-  return card(title, lines({ series, from: 0, to: 1, top, bottom, cut, band: [0.25, 0.75], name: title, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: v.layer == null ? null : (v.layer + 1) / LAYERS, format, say: (t) => say(t) }), legend(series));
+  return card(title, lines({ series, from: 0, to: 1, top, bottom, cut, band: DATA.middle, name: title, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: v.layer == null ? null : (v.layer + 1) / LAYERS, format, say: (t) => say(t) }), legend(series));
 }
 function confusionTable(counts) {
   return html("div", { class: "scroll" }, html("table", { class: "counts-table" },
