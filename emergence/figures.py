@@ -24,9 +24,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+def _figure(
+    rows: int, columns: int, width: float, height: float, bottom: float = 0.5
+) -> tuple[Figure, np.ndarray]:
     """`rows` × `columns` axes of this size in inches; fixed margins, for layout engines take seconds."""
-    left, right, bottom, top, across, between = 0.55, 0.15, 0.6, 0.3, 0.4, 0.5
+    left, right, top, across, between = 0.55, 0.15, 0.3, 0.4, 0.5
     total = (
         left + right + columns * width + (columns - 1) * across,
         bottom + top + rows * height + (rows - 1) * between,
@@ -50,7 +52,7 @@ def _mean(study: Study, arm: str, family: str, operation: str, style: str) -> np
 def heatmaps(study: Study, family: str, style: str) -> Figure:
     """Layers × steps of the mean own-class mass; a row an arm, a column a class, one colour scale."""
     arms, classes = frames.arms(study), study.runs[0].classes
-    figure, axes = _figure(len(arms), len(classes), 2.2, 2.1)
+    figure, axes = _figure(len(arms), len(classes), 2.2, 2.1, bottom=0.85)
     values = {(a, c): _mean(study, a, family, c, style).mean(axis=0) for a in arms for c in classes}
     top = max([STRENGTH, *(float(np.nanmax(v)) for v in values.values() if not np.isnan(v).all())])
     image = None
@@ -64,6 +66,7 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
             axis.set_xticks(range(len(steps)), [str(s) for s in steps], fontsize=6)
             axis.set_title(f"{arm}: {operation}", fontsize=8)
             axis.set_ylabel("layer" if j == 0 else "", fontsize=7)
+            axis.set_xlabel("step" if i == len(arms) - 1 else "", fontsize=7)
             axis.tick_params(labelsize=6)
     if image is not None:
         bar = figure.add_axes((0.35, 0.2 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
@@ -94,7 +97,8 @@ def profiles(study: Study, style: str) -> Figure:
             base = _mean(study, "base", family, operation, style)[0, 0]
             axis.plot(depth, base, color="0.4", lw=1, ls=(0, (1, 2)), label="base")
             axis.set_ylim(0, 1)
-            axis.set_title(f"{operation}: {family}", fontsize=8)
+            axis.set_title(f"{operation}: {frames.TITLES[family]}", fontsize=8)
+            axis.set_ylabel("mean mass" if j == 0 else "", fontsize=7)
             axis.tick_params(labelsize=6)
             axis.set_xlabel("depth" if i else "", fontsize=7)
     axes[0, 0].legend(fontsize=6)
@@ -131,7 +135,8 @@ def growth(study: Study, style: str) -> Figure:
                     label=label,
                 )
             axis.set_ylim(0, 1)
-            axis.set_title(f"{arm}: {family}", fontsize=8)
+            axis.set_title(f"{arm}: {frames.TITLES[family]}", fontsize=8)
+            axis.set_ylabel("mean mass" if j == 0 else "", fontsize=7)
             axis.set_xlabel("step" if i else "", fontsize=7)
             axis.tick_params(labelsize=6)
             if len(axis.lines) > 1:  # more than the threshold: an empty legend is a warning
