@@ -129,10 +129,10 @@ def _openblas() -> ctypes.CDLL | None:
 
 @contextmanager
 def _idle_threads_sleep() -> Iterator[None]:
-    """OpenBLAS loaded inside lets its threads sleep between products, unless `OPENBLAS_THREAD_TIMEOUT` is set.
+    """OpenBLAS loaded inside lets idle threads sleep, unless `OPENBLAS_THREAD_TIMEOUT` is set.
 
-    By default they spin for 2^26 cycles after each, on the cores that all other work needs: a reading took
-    1.5 times as long. They read the variable once, when the library is loaded.
+    By default they spin for 2^26 cycles after each product, on the cores that all other work needs: a
+    reading took 1.5 times as long. They read the variable once, when the library is loaded.
     """
     if _TIMEOUT in os.environ:
         yield

@@ -16,7 +16,7 @@ import pytest
 import report_case as case
 import tiny
 
-from emergence import catalogue, cli, outcome, payload, planning, records, report, results, running
+from emergence import catalogue, cli, files, outcome, payload, planning, records, report, results, running
 from emergence.errors import UsageError
 from emergence.store import Store
 
@@ -81,7 +81,9 @@ def _with_results(place: Path) -> Path:
     content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE) | {"description": "d"}
     (folder / "verdicts.json").write_text(json.dumps(content))
     study = case.study(1, n_layers=3, per_class=2)
-    (folder / "report.json").write_text(json.dumps(payload.build(study, {}, case.decode) | {"decoded": {}}))
+    data = payload.build(study, {}, case.decode) | {"decoded": {}}
+    data[report._PAIR] = files.digest(folder / "verdicts.json")
+    (folder / "report.json").write_text(json.dumps(data))
     return folder
 
 
