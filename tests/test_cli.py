@@ -233,6 +233,8 @@ def test_report_is_drawn_again_from_what_is_kept(place: Path, said: Any) -> None
         (5, {}, 2),
         (0, {"skipped": ["the lens refuses it"]}, 2),
         (0, {"skipped": ["one"], "passed": 1}, 0),
+        (-2, {}, 130),
+        (-15, {}, 130),
         (-9, {}, 3),
     ],
 )  # fmt: skip

@@ -14,31 +14,6 @@ from emergence import config, controls, experiment, models, reader, verdicts
 from emergence.errors import BrokenExperiment
 from emergence.store import Store
 
-CONFIG = """
-name: tiny
-model: {model}
-training:
-  max_steps: 4
-  batch_size: 6
-  learning_rate: 5e-3
-  checkpoint_steps: [0, 2, 4]
-  seeds: [0]
-  training_methods:
-    sft: {{method: sft}}
-    classified: {{method: classified, classifier_layer_pct: 0.5, max_steps: 2}}
-parameters:
-  num_samples: 30
-  num_valid: 6
-  num_test: 10
-  operands: {{add: [2, 40], subtract: [2, 40], multiply: [2, 40]}}
-  lora: {{rank: 4, alpha: 8}}
-  task_vocabulary:
-    add: [add, plus, sum]
-    subtract: [subtract, minus, difference]
-    multiply: [multiply, times, product]
-  test_prompts:
-    add: [{{prompt: "23 + 4 = ", expected: "27"}}]
-"""
 PREDICTIONS = (
     verdicts.Prediction(
         "P", "an answer classifier emerges", "sft", "answer", "intermediate", "symbolic", "classifier"
@@ -53,8 +28,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def setting(folder):
-    (folder / "config.yaml").write_text(CONFIG.format(model=tiny.write_model(folder / "model")))
-    settings = config.load(folder / "config.yaml")
+    arms = "sft: {method: sft}, classified: {method: classified, classifier_layer_pct: 0.5, max_steps: 2}"
+    settings = config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), arms=arms))
     store = Store(folder / "store")
     return experiment.prepare(settings, PREDICTIONS, experiment.load(settings, store), store)
 
