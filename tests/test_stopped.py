@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,20 +127,48 @@ def test_a_run_that_is_terminated_keeps_what_it_reached(home: Path) -> None:
     assert_stopped_well(home, code, said)
 
 
-@pytest.mark.slow
-def test_ctrl_c_at_a_terminal_is_one_signal_and_no_two(home: Path) -> None:
+# Counts what Ctrl-C sends it, and ends a while after the first.
+COUNTING = """
+import signal, sys, time
+got = []
+signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
+print("ready", flush=True)
+late = time.monotonic() + 20
+while not got and time.monotonic() < late:
+    time.sleep(0.01)
+until = time.monotonic() + 0.3
+while time.monotonic() < until:
+    time.sleep(0.01)
+sys.exit(len(got))
+"""
+PARENT = """
+import os, sys
+from emergence import running
+sys.exit(running._until_it_ends(sys.argv[1:], os.environ))
+"""
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["typed", "sent"])
+def test_ctrl_c_reaches_pytest_once(typed: bool) -> None:
     ours, theirs = pty.openpty()
-    code, said = stopped(
-        home, lambda pid: os.write(ours, b"\x03"), stdin=theirs, stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: own_terminal(theirs),
-    )  # fmt: skip
-    assert_stopped_well(home, code, said)
 
+    def own_terminal() -> None:  # as a shell in a window has it
+        os.setsid()
+        if typed:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-def own_terminal(terminal: int) -> None:
-    """In the child: a session of its own whose terminal this is, as a shell in a window has it."""
-    import fcntl
-    import termios
-
-    os.setsid()
-    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, sys.executable, "-c", COUNTING],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        preexec_fn=own_terminal,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        if typed:
+            os.write(ours, b"\x03")
+        else:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 1
+    os.close(ours)
+    os.close(theirs)
