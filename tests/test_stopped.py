@@ -1,4 +1,4 @@
-"""`emergence run`, stopped while it trains: by Ctrl-C at a terminal, and by a signal for it alone."""
+"""`emergence run`, stopped while it trains or before it can."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -125,6 +126,24 @@ def test_a_run_stopped_by_a_signal_keeps_what_it_reached_and_the_next_goes_on(ho
 def test_a_run_that_is_terminated_keeps_what_it_reached(home: Path) -> None:
     code, said = stopped(home, lambda pid: os.kill(pid, signal.SIGTERM), stdout=subprocess.DEVNULL)
     assert_stopped_well(home, code, said)
+
+
+@pytest.mark.slow
+def test_a_run_without_the_space_for_it_is_one_line_and_trains_nothing(home: Path) -> None:
+    (home / "conftest.py").write_text(
+        "import shutil\n"
+        "usage = shutil.disk_usage('.')\n"
+        "shutil.disk_usage = lambda path: usage._replace(free=1000)\n"
+    )
+    with start(home, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        out, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    line = said.decode().strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"emergence: \S+: needs .* kB, has 1\.0 kB free; free some space, or .* --store", line
+    )
+    assert b"Traceback" not in out + said
+    assert not list(home.glob(".emergence/runs/*"))
 
 
 # Counts what Ctrl-C sends it, and ends a while after the first.
