@@ -69,9 +69,13 @@ def size_text(n_bytes: int | float) -> str:
 
 def free_bytes(path: Path) -> int:
     """Free space for this user on the file system of `path`, which need not exist yet."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
+    while True:
+        try:
+            return shutil.disk_usage(path).free
+        except (FileNotFoundError, NotADirectoryError):
+            if path == path.parent:
+                raise
+            path = path.parent
 
 
 def explain(error: OSError | RuntimeError, path: Path) -> Exception:

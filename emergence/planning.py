@@ -5,9 +5,9 @@ In: an experiment's folder and options. Out: `Experiment` and claims, renderable
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import config, predictions
+from . import config, predictions, sealing
 from .catalogue import Listed
 from .progress import clock
+from .sealing import Damaged
 from .settings import Experiment
 from .store import Store, key_of
 
@@ -145,7 +146,8 @@ def _seconds_per_step(store: Store) -> float | None:
     speeds = []
     for item in store.entries():
         if item.kind == "runs" and item.state == "complete":
-            told = json.loads((item.path / "manifest.json").read_text(encoding="utf-8")).get("info") or {}
-            if told.get("steps") and told.get("seconds"):
-                speeds.append(told["seconds"] / told["steps"])
+            with suppress(Damaged):  # somebody else removes it
+                told = sealing.read(item.path)["info"]
+                if told.get("steps") and told.get("seconds"):
+                    speeds.append(told["seconds"] / told["steps"])
     return statistics.median(speeds) if speeds else None

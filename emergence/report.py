@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from . import files, payload, records, results, tables
-from .errors import UsageError
+from .errors import BrokenExperiment, UsageError
 from .payload import Decode
 from .readings import Study
 from .verdicts import Verdict
@@ -77,13 +77,18 @@ def render(folder: Path, target: Path | None = None) -> Path:
     ------
     UsageError
         There are no results in `folder`, or they are of two runs.
+    BrokenExperiment
+        They are damaged.
     """
     info, verdicts = results.read_verdicts(folder)
     try:
         data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        written_with = data.pop(_PAIR, None)
     except FileNotFoundError:
         raise UsageError(f"{folder / DATA}: there is no such file; run the experiment again") from None
-    if data.pop(_PAIR, None) != files.digest(folder / records.VERDICTS):
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BrokenExperiment(f"{folder / DATA}: damaged ({error}); run the experiment again") from None
+    if written_with != files.digest(folder / records.VERDICTS):
         raise UsageError(
             f"{folder}: {records.VERDICTS} and {DATA} are of two runs: one was stopped while it wrote them,"
             " or writes them now; run the experiment again"

@@ -61,11 +61,13 @@ class Entry:
         return sum(int(f["size"]) for f in self.manifest["files"].values())
 
     def file(self, name: str) -> Path:
-        """Path of a sealed file; a file that was never sealed is refused."""
+        """Path of a sealed file; one that was never sealed, or was removed meanwhile, is refused."""
         if name not in self.manifest["files"]:
             raise BrokenExperiment(
                 f"{self.path}: holds no file {name!r}, only {sorted(self.manifest['files'])}"
             )
+        if not os.path.lexists(self.path / name):
+            raise BrokenExperiment(f"{self.path}: was removed while it was in use; run again")
         return self.path / name
 
 

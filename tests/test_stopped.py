@@ -1,4 +1,4 @@
-"""`emergence run`, stopped while it trains or before it can."""
+"""`emergence run`, stopped while it trains or before it can: one line, and nothing is lost."""
 
 from __future__ import annotations
 
