@@ -15,7 +15,6 @@ import importlib.util
 import mmap
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,18 +93,6 @@ def restore() -> None:
         _write(address, value)
     _original.clear()
     _known.clear()
-
-
-def gflops(size: int = 1024, repeats: int = 5) -> float:
-    """Speed of MLX's float32 matrix product on the default device, in GFLOP/s: the best of `repeats`."""
-    a, b = mx.random.normal((size, size)), mx.random.normal((size, size))
-    mx.eval(a, b)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        mx.eval(a @ b)
-        best = min(best, time.perf_counter() - start)
-    return 2e-9 * size**3 / best
 
 
 def _own(reason: str) -> Status:

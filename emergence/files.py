@@ -174,28 +174,6 @@ def write_atomic(path: Path, data: bytes | str | Callable[[Path], Any]) -> None:
             aside.unlink(missing_ok=True)
 
 
-@contextmanager
-def folder_atomic(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it appears as `path`, complete and on disk, when the block ends well.
-
-    For what is a unit only as several files, such as a checkpoint. An older folder is replaced.
-    """
-    aside = _aside(path)
-    try:
-        with explained(path):
-            aside.mkdir()
-        yield aside
-        with explained(path):
-            sync_tree(aside)
-            if path.exists():
-                remove_tree(path)
-            os.rename(aside, path)
-            sync(path.parent)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(aside, ignore_errors=True)
-
-
 def remove_tree(folder: Path) -> None:
     """Remove a folder so that a kill leaves it either there or gone, never there in part."""
     aside = _aside(folder)

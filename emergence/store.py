@@ -25,12 +25,12 @@ from typing import Any
 
 from . import files, inventory, sealing
 from .errors import BrokenExperiment, UsageError
-from .files import canonical, folder_atomic, write_atomic
+from .files import canonical, write_atomic
 from .inventory import CORRUPT, PARTIAL, Item
 from .locks import locked
 from .sealing import SCHEMA, Damaged, Stamp
 
-__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "folder_atomic", "key_of", "write_atomic"]
+__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "key_of", "write_atomic"]
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
