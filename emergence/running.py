@@ -45,11 +45,12 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
     Raises
     ------
     NotMeasurable, UsageError
-        The model cannot be had; nothing was started.
+        The model cannot be had, or nothing can be kept in the store; nothing was started.
     """
     from . import models
 
     models.resolve(experiment.model, Store(store))  # a model that cannot be had is said here, in one line
+    kept = Store(store).folder("experiments", experiment.name, "results")  # and so is a store
     started = datetime.now()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "outcome.json"
@@ -70,9 +71,7 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
     ended_ = ended(code, told)
     place = store / "experiments" / experiment.name
     record = _record(experiment, place, started, ended_, told)
-    target = place / "results" / f"run_{started:%Y%m%d_%H%M%S}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, json.dumps(record, indent=2, ensure_ascii=False))
+    write_atomic(kept / f"run_{started:%Y%m%d_%H%M%S}.json", json.dumps(record, indent=2, ensure_ascii=False))
     return ended_
 
 

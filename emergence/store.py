@@ -179,6 +179,8 @@ class Store:
 
     def entries(self) -> list[Item]:
         """Everything in the store, nested entries included, oldest first."""
+        with files.explained(self.root), suppress(FileNotFoundError):
+            os.scandir(self.root).close()  # a file or a link loop is no empty store
         return inventory.items(self.root)
 
     def remove(self, item: Entry | Item) -> None:
