@@ -15,7 +15,6 @@ import importlib.util
 import mmap
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,18 +95,6 @@ def restore() -> None:
     _known.clear()
 
 
-def gflops(size: int = 1024, repeats: int = 5) -> float:
-    """Speed of MLX's float32 matrix product on the default device, in GFLOP/s: the best of `repeats`."""
-    a, b = mx.random.normal((size, size)), mx.random.normal((size, size))
-    mx.eval(a, b)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        mx.eval(a @ b)
-        best = min(best, time.perf_counter() - start)
-    return 2e-9 * size**3 / best
-
-
 def _own(reason: str) -> Status:
     return Status("MLX's own", None, reason)
 
@@ -129,10 +116,10 @@ def _openblas() -> ctypes.CDLL | None:
 
 @contextmanager
 def _idle_threads_sleep() -> Iterator[None]:
-    """OpenBLAS loaded inside lets its threads sleep between products; `OPENBLAS_THREAD_TIMEOUT` prevails.
+    """OpenBLAS loaded inside lets idle threads sleep, unless `OPENBLAS_THREAD_TIMEOUT` is set.
 
-    By default they spin for 2^26 cycles after each, on the cores that all other work needs: a reading took
-    1.5 times as long. They read the variable once, when the library is loaded.
+    By default they spin for 2^26 cycles after each product, on the cores that all other work needs: a
+    reading took 1.5 times as long. They read the variable once, when the library is loaded.
     """
     if _TIMEOUT in os.environ:
         yield

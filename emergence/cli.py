@@ -10,6 +10,7 @@ import json
 import sys
 import webbrowser
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from . import catalogue
 from .errors import BrokenExperiment, EmergenceError, UsageError
+from .locks import locked
 
 OK, VERDICT, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -67,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _say(text: str, code: int) -> int:
     print(f"emergence: {text}", file=sys.stderr)
     return code
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _console() -> Console:
@@ -217,7 +223,10 @@ def report(
         raise UsageError(
             f"{one.name}: no results yet in {one.results}; `emergence run {one.name}` makes some"
         )
-    page = pages.render(one.results, out / pages.PAGE if out and out.is_dir() else out)
+    target = out / pages.PAGE if out and out.is_dir() else out
+    # A run that ends meanwhile writes the same page.
+    with locked(one.results / "report", _note) if out is None else nullcontext():
+        page = pages.render(one.results, target)
     print(page)
     if gone := pages.missing(one.results):
         again = f"`emergence run {one.name}` writes them again, and trains nothing"

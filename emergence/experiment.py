@@ -332,10 +332,13 @@ def environment() -> dict[str, Any]:
 
 
 def _size(model: Any, arm: config.Arm) -> int:
-    """Bytes of an arm's checkpoints, and of the record that an interrupted run goes on from."""
+    """Bytes of an arm's checkpoints, and of the state that an interrupted run goes on from.
+
+    A state is weights and Adam's two moments; the old one goes when the new one is there.
+    """
     with models.lora(model, arm.fine_tune_type, arm.lora):
         trained = sum(p.nbytes for p in checkpoints.flat(model.trainable_parameters()).values())
-    return trained * (len(arm.checkpoint_steps) + 4)
+    return trained * (len(arm.checkpoint_steps) + 2 * 3)
 
 
 @functools.cache

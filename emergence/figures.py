@@ -5,6 +5,7 @@ Drawn on matplotlib's Agg canvas and never through pyplot: no display, window or
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from . import frames
+from .files import write_atomic
 from .predictions import BANDS
 from .readings import STRENGTH, Study
 
@@ -182,6 +184,6 @@ def write(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, A
         for name, figure in drawn.items():
             for kind, settings in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
                 path = folder / f"{name}.{kind}"
-                figure.savefig(path, **settings)  # type: ignore[arg-type]
+                write_atomic(path, functools.partial(figure.savefig, **settings))  # type: ignore[arg-type]
                 written.append(path)
     return written

@@ -69,9 +69,13 @@ def size_text(n_bytes: int | float) -> str:
 
 def free_bytes(path: Path) -> int:
     """Free space for this user on the file system of `path`, which need not exist yet."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
+    while True:
+        try:
+            return shutil.disk_usage(path).free
+        except (FileNotFoundError, NotADirectoryError):
+            if path == path.parent:
+                raise
+            path = path.parent
 
 
 def explain(error: OSError | RuntimeError, path: Path) -> Exception:
@@ -168,28 +172,6 @@ def write_atomic(path: Path, data: bytes | str | Callable[[Path], Any]) -> None:
         # also after Ctrl-C; a kill leaves the file to `sweep`
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def folder_atomic(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it appears as `path`, complete and on disk, when the block ends well.
-
-    For what is a unit only as several files, such as a checkpoint. An older folder is replaced.
-    """
-    aside = _aside(path)
-    try:
-        with explained(path):
-            aside.mkdir()
-        yield aside
-        with explained(path):
-            sync_tree(aside)
-            if path.exists():
-                remove_tree(path)
-            os.rename(aside, path)
-            sync(path.parent)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_tree(folder: Path) -> None:

@@ -64,13 +64,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 (hex) over names and contents of the files that decide what the model computes and reads."""
+    """SHA-256 (hex) over names and contents of the files that decide what the model computes and reads.
+
+    Raises BrokenExperiment for a file that is damaged, or a link to none.
+    """
     files = {path.name: path for pattern in PATTERNS for path in folder.glob(pattern)}
     files.pop("manifest.json", None)  # the store's own note, with a date
     whole = hashlib.sha256()
     for name, path in sorted(files.items()):
-        state = path.stat()
-        whole.update(f"{name} {_sha256(path.resolve(), state.st_size, state.st_mtime_ns)}\n".encode())
+        try:
+            state = path.stat()
+            found = _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+        except FileNotFoundError:
+            raise BrokenExperiment(f"{path} leads to no file; copy or download it again") from None
+        whole.update(f"{name} {found}\n".encode())
     return whole.hexdigest()
 
 
@@ -130,8 +137,8 @@ def _check_header(path: Path) -> None:
 
     Format: 8 bytes of header length, a JSON object of name to {dtype, shape, data_offsets}, the data.
     """
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, 100 << 20):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,6 +59,14 @@ def _children(folder: Path) -> list[Path]:
     return []
 
 
+def _size(path: Path) -> int:
+    """Bytes of an ordinary file; of a link none, nor of what a build has renamed meanwhile."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        status = os.lstat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return 0
+
+
 def _items(place: Path, results: Mapping[str, bytes]) -> Iterator[Item]:
     for path in (path for kind in _children(place) for path in _children(kind)):
         name = path.name.removesuffix(PARTIAL)
@@ -87,7 +96,7 @@ def _item(path: Path, key: str, state: str, nested: list[Item], results: Mapping
         key=key,
         path=path,
         state=state,
-        size=sum(p.stat().st_size for p in found if p.is_file() and not p.is_symlink()),
+        size=sum(map(_size, found)),
         created=datetime.fromisoformat(manifest.get("created", changed)),
         spec=manifest.get("spec", {}),
         used_by=tuple(used),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,10 +49,11 @@ def verify(root: Path) -> tuple[list[str], bool]:
     """Hash everything; a line for each damaged entry and one with the counts, and whether all is sound."""
     store = Store(root)
     items = store.entries()
-    whole = [item for item in items if item.state in ("complete", "damaged")]
-    found = {item.path: problem for item in whole if (problem := store.verify(item))}
+    checked = {i.path: store.verify(i) for i in items if i.state in ("complete", "damaged")}
+    there = {path: said for path, said in checked.items() if os.path.lexists(path)}  # not removed meanwhile
+    found = {path: said for path, said in there.items() if said}
     aside = sum(item.state == "corrupt" for item in items)
-    counts = f"{len(whole)} entries, {len(found)} damaged" + (
+    counts = f"{len(there)} entries, {len(found)} damaged" + (
         f"; {aside} corrupt ones moved aside before" if aside else ""
     )
     return [*(f"{path}: {problem}" for path, problem in found.items()), counts], not found

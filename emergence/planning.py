@@ -5,9 +5,9 @@ In: an experiment's folder and options. Out: `Experiment` and claims, renderable
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from . import config, predictions
+from . import config, predictions, sealing
 from .catalogue import Listed
 from .progress import clock
+from .sealing import Damaged
 from .settings import Experiment
 from .store import Item, Store, key_of
 
@@ -159,7 +160,8 @@ def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:
     took: dict[_Kind, list[float]] = {}
     for item in runs:
         if item.state == "complete":
-            told = json.loads((item.path / "manifest.json").read_text(encoding="utf-8")).get("info") or {}
-            if told.get("steps") and told.get("seconds"):
-                took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
+            with suppress(Damaged):  # somebody else removes it
+                told = sealing.read(item.path).get("info") or {}
+                if told.get("steps") and told.get("seconds"):
+                    took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
     return {kind: statistics.median(seconds) for kind, seconds in took.items()}

@@ -63,8 +63,10 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
     records = []
     for path in sorted((folder / "results").glob("run_*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = {"status": "damaged", "error": f"{path.name} is not JSON"}
+            record = dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:  # somebody else removes it
+            continue
+        except (ValueError, TypeError):
+            record = {"status": "damaged", "error": f"{path.name} is not a JSON object"}
         records.append(record | {"file": path.name})
     return records

@@ -20,7 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from . import files, payload, records, results, tables
-from .errors import UsageError
+from .errors import BrokenExperiment, UsageError
 from .payload import Decode
 from .predictions import BANDS
 from .readings import Study
@@ -29,6 +29,8 @@ from .verdicts import Verdict
 PAGE, DATA = "report.html", "report.json"
 _SCRIPTS = ("charts.js", "page.js")
 _FINGERPRINT = ".fingerprint"
+_PAIR = "verdicts_sha256"
+"""In `report.json`: which `verdicts.json` it was written with."""
 
 
 def write(
@@ -40,7 +42,7 @@ def write(
     train_logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
     decode: Decode | None = None,
 ) -> Path:
-    """Write everything into `folder` and return the path of `report.html`.
+    """Write everything into `folder` and return the path of `report.html`; only one process at a time may.
 
     Parameters
     ----------
@@ -58,11 +60,13 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     content = results.document(experiment, verdicts, provenance)
     content["description"] = experiment.description
+    for place in (folder, folder / "figures"):  # not results/, where others may write
+        files.sweep(place, deep=False)  # what a job that was killed here left
     _write_json(folder / records.VERDICTS, content)
     logs = {f"{arm}/{seed}": rows for (arm, seed), rows in train_logs.items()}
     data = payload.build(study, logs, decode)
     data["decoded"] = {str(i): decode(i) for v in verdicts for i in v.token_ids} if decode else {}
-    _write_json(folder / DATA, data)
+    _write_json(folder / DATA, data | {_PAIR: files.digest(folder / records.VERDICTS)})
     _write_heavy(folder, study, logs)
     return render(folder)
 
@@ -73,13 +77,23 @@ def render(folder: Path, target: Path | None = None) -> Path:
     Raises
     ------
     UsageError
-        There are no results in `folder`, or the page cannot be written.
+        There are no results in `folder`, they are of two runs, or the page cannot be written.
+    BrokenExperiment
+        They are damaged.
     """
     info, verdicts = results.read_verdicts(folder)
     try:
         data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        written_with = data.pop(_PAIR, None)
     except FileNotFoundError:
         raise UsageError(f"{folder / DATA}: there is no such file; run the experiment again") from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BrokenExperiment(f"{folder / DATA}: damaged ({error}); run the experiment again") from None
+    if written_with != files.digest(folder / records.VERDICTS):
+        raise UsageError(
+            f"{folder}: {records.VERDICTS} and {DATA} are of two runs: one was stopped while it wrote them,"
+            " or writes them now; run the experiment again"
+        )
     path = target or folder / PAGE
     try:
         files.write_atomic(path, page(info, verdicts, data))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import pandas as pd
 
 from . import frames
 from .errors import BrokenExperiment, UsageError
+from .files import write_atomic
 from .readings import Study
 from .records import VERDICTS, plain
 from .settings import shown_model
@@ -167,24 +168,31 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
 
 def write_tidy(folder: Path, study: Study) -> list[Path]:
     """`readings.parquet` (a row a reading), `strength.parquet` and `strength.csv` (means)."""
+    strengths = frames.strengths(study)
+    writers: dict[str, Callable[[Path], Any]] = {
+        READINGS: functools.partial(_write_readings, study),
+        f"{STRENGTH}.parquet": lambda path: strengths.to_parquet(path, compression="zstd", index=False),
+        f"{STRENGTH}.csv": lambda path: strengths.to_csv(path, index=False, float_format="%.6g"),
+    }
+    for name, writer in writers.items():
+        write_atomic(folder / name, writer)
+    return [folder / name for name in writers]
+
+
+def _write_readings(study: Study, path: Path) -> None:
+    """A table a run, one after the other: all at once would need their memory at once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer: pq.ParquetWriter | None = None
-    partial = folder / f"{READINGS}.partial"
     try:
         for run in study.runs:
             table = pa.Table.from_pandas(frames.tidy(run), preserve_index=False)
-            writer = writer or pq.ParquetWriter(partial, _plain_schema(table.schema), compression="zstd")
+            writer = writer or pq.ParquetWriter(path, _plain_schema(table.schema), compression="zstd")
             writer.write_table(table.cast(_plain_schema(table.schema)))
     finally:
         if writer is not None:
             writer.close()
-    partial.replace(folder / READINGS)
-    strengths = frames.strengths(study)
-    strengths.to_parquet(folder / f"{STRENGTH}.parquet", compression="zstd", index=False)
-    strengths.to_csv(folder / f"{STRENGTH}.csv", index=False, float_format="%.6g")
-    return [folder / READINGS, folder / f"{STRENGTH}.parquet", folder / f"{STRENGTH}.csv"]
 
 
 def _plain_schema(schema: Any) -> Any:

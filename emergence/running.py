@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import RenderableType
@@ -44,11 +45,12 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
     Raises
     ------
     NotMeasurable, UsageError
-        The model cannot be had; nothing was started.
+        The model cannot be had, or nothing can be kept in the store; nothing was started.
     """
     from . import models
 
     models.resolve(experiment.model, Store(store))  # a model that cannot be had is said here, in one line
+    kept = Store(store).folder("experiments", experiment.name, "results")  # and so is a store
     started = datetime.now()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "outcome.json"
@@ -64,28 +66,44 @@ def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) 
             str(one.folder),
         ]
         environment = os.environ | {outcome.VARIABLE: str(path)}
-        code = _until_it_ends(subprocess.Popen(command, env=environment))
+        code = _until_it_ends(command, environment)
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     ended_ = ended(code, told)
     place = store / "experiments" / experiment.name
     record = _record(experiment, place, started, ended_, told)
-    target = place / "results" / f"run_{started:%Y%m%d_%H%M%S}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, json.dumps(record, indent=2, ensure_ascii=False))
+    write_atomic(kept / f"run_{started:%Y%m%d_%H%M%S}.json", json.dumps(record, indent=2, ensure_ascii=False))
     return ended_
 
 
-def _until_it_ends(tests: subprocess.Popen[bytes]) -> int:
-    """Wait for pytest, which keeps what was reached when it is stopped; a signal for us is one for it."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # a terminal sends it Ctrl-C by itself
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: tests.terminate()),
-    }
+def _until_it_ends(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run pytest, which keeps what was reached when it is stopped; a signal for us is one for it."""
+    tests: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not tests:
+            early.append(number)
+        elif number != signal.SIGINT or not _typed():
+            tests[0].send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return tests.wait()
+        tests.append(subprocess.Popen(command, env=environment))
+        for number in early:
+            tests[0].send_signal(number)
+        return tests[0].wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _typed() -> bool:
+    """Whether Ctrl-C comes from our terminal, which sends it to pytest too: two would cut it short."""
+    try:
+        with open("/dev/tty") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def ended(code: int, told: dict[str, Any]) -> Ended:
@@ -96,7 +114,7 @@ def ended(code: int, told: dict[str, Any]) -> Ended:
         return Ended(3, broken[0]["message"] if broken else "pytest itself failed; see above")
     if errors:
         return Ended(2, errors[0]["message"])
-    if code == 2:
+    if code in (2, -signal.SIGINT, -signal.SIGTERM):
         return Ended(130, "interrupted; run it again to go on where it stopped")
     if told.get("failed"):
         return Ended(1, f"{len(told['failed'])} verdicts failed or changed")

@@ -25,12 +25,12 @@ from typing import Any
 
 from . import files, inventory, sealing
 from .errors import BrokenExperiment, UsageError
-from .files import canonical, folder_atomic, write_atomic
+from .files import canonical, write_atomic
 from .inventory import CORRUPT, PARTIAL, Item
 from .locks import locked
 from .sealing import SCHEMA, Damaged, Stamp
 
-__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "folder_atomic", "key_of", "write_atomic"]
+__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "key_of", "write_atomic"]
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
@@ -61,11 +61,13 @@ class Entry:
         return sum(int(f["size"]) for f in self.manifest["files"].values())
 
     def file(self, name: str) -> Path:
-        """Path of a sealed file; a file that was never sealed is refused."""
+        """Path of a sealed file; one that was never sealed, or was removed meanwhile, is refused."""
         if name not in self.manifest["files"]:
             raise BrokenExperiment(
                 f"{self.path}: holds no file {name!r}, only {sorted(self.manifest['files'])}"
             )
+        if not os.path.lexists(self.path / name):
+            raise BrokenExperiment(f"{self.path}: was removed while it was in use; run again")
         return self.path / name
 
 
@@ -177,6 +179,8 @@ class Store:
 
     def entries(self) -> list[Item]:
         """Everything in the store, nested entries included, oldest first."""
+        with files.explained(self.root), suppress(FileNotFoundError):
+            os.scandir(self.root).close()  # a file or a link loop is no empty store
         return inventory.items(self.root)
 
     def remove(self, item: Entry | Item) -> None:

@@ -16,7 +16,19 @@ import pytest
 import report_case as case
 import tiny
 
-from emergence import catalogue, cli, models, outcome, payload, planning, records, report, results, running
+from emergence import (
+    catalogue,
+    cli,
+    files,
+    models,
+    outcome,
+    payload,
+    planning,
+    records,
+    report,
+    results,
+    running,
+)
 from emergence.errors import UsageError
 from emergence.store import Store
 
@@ -81,7 +93,9 @@ def _with_results(place: Path) -> Path:
     content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE) | {"description": "d"}
     (folder / "verdicts.json").write_text(json.dumps(content))
     study = case.study(1, n_layers=3, per_class=2)
-    (folder / "report.json").write_text(json.dumps(payload.build(study, {}, case.decode) | {"decoded": {}}))
+    data = payload.build(study, {}, case.decode) | {"decoded": {}}
+    data[report._PAIR] = files.digest(folder / "verdicts.json")
+    (folder / "report.json").write_text(json.dumps(data))
     return folder
 
 
@@ -285,6 +299,8 @@ def test_a_dry_run_asks_only_runs_of_the_same_model_and_method_how_long_it_takes
         (5, {}, 2),
         (0, {"skipped": ["the lens refuses it"]}, 2),
         (0, {"skipped": ["one"], "passed": 1}, 0),
+        (-2, {}, 130),
+        (-15, {}, 130),
         (-9, {}, 3),
     ],
 )  # fmt: skip

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import tiny
 
-from emergence import config, controls, experiment, models, reader, verdicts
+from emergence import checkpoints, config, controls, experiment, models, reader, verdicts
 from emergence.errors import BrokenExperiment
 from emergence.store import Store
 
-CONFIG = """
-name: tiny
-model: {model}
-training:
-  max_steps: 4
-  batch_size: 6
-  learning_rate: 5e-3
-  checkpoint_steps: [0, 2, 4]
-  seeds: [0]
-  training_methods:
-    sft: {{method: sft}}
-    classified: {{method: classified, classifier_layer_pct: 0.5, max_steps: 2}}
-parameters:
-  num_samples: 30
-  num_valid: 6
-  num_test: 10
-  operands: {{add: [2, 40], subtract: [2, 40], multiply: [2, 40]}}
-  lora: {{rank: 4, alpha: 8}}
-  task_vocabulary:
-    add: [add, plus, sum]
-    subtract: [subtract, minus, difference]
-    multiply: [multiply, times, product]
-  test_prompts:
-    add: [{{prompt: "23 + 4 = ", expected: "27"}}]
-"""
 PREDICTIONS = (
     verdicts.Prediction(
         "P", "an answer classifier emerges", "sft", "answer", "intermediate", "symbolic", "classifier"
@@ -53,8 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def setting(folder):
-    (folder / "config.yaml").write_text(CONFIG.format(model=tiny.write_model(folder / "model")))
-    settings = config.load(folder / "config.yaml")
+    arms = "sft: {method: sft}, classified: {method: classified, classifier_layer_pct: 0.5, max_steps: 2}"
+    settings = config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), arms=arms))
     store = Store(folder / "store")
     return experiment.prepare(settings, PREDICTIONS, experiment.load(settings, store), store)
 
@@ -116,6 +92,41 @@ def test_a_second_call_trains_and_reads_nothing(setting, runs, study, monkeypatc
     for before, after in zip(study.runs, again.runs, strict=True):
         assert np.array_equal(before.words, after.words)
         assert np.array_equal(before.answers, after.answers)
+
+
+def with_free(monkeypatch, n_bytes):
+    usage = shutil.disk_usage(".")._replace(free=n_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+
+def test_too_little_space_for_all_that_is_missing_is_said_before_anything_is_trained(
+    setting, runs, tmp_path, monkeypatch
+):
+    elsewhere = dataclasses.replace(setting, store=Store(tmp_path / "store"))
+    sft, classified = (experiment._size(setting.model, setting.config.arm(n)) for n in ("sft", "classified"))
+    monkeypatch.setattr(experiment.training, "train", None)
+    with_free(monkeypatch, int(1.05 * (2 * sft + classified)) - 1)  # shuffled takes what sft does
+    with pytest.raises(BrokenExperiment, match=r"needs .* kB, has .* kB free; free some space") as caught:
+        experiment.train_all(elsewhere)
+    assert "\n" not in str(caught.value)
+    assert not elsewhere.store.root.exists()
+    with_free(monkeypatch, 0)
+    assert experiment.train_all(setting) == runs, "what is there needs no space"
+
+
+def test_no_run_ever_needs_more_space_than_was_asked_for(setting, tmp_path, monkeypatch):
+    remove, peaks = checkpoints._remove_arrays, []
+
+    def measured(workdir, keep=""):  # the old state and the new one are both there
+        kept = [mx.load(str(path)) for path in workdir.rglob("*.safetensors")]
+        peaks.append(sum(array.nbytes for arrays in kept for array in arrays.values()))
+        remove(workdir, keep)
+
+    monkeypatch.setattr(checkpoints, "_remove_arrays", measured)
+    arm = setting.config.arm("sft")
+    experiment.train(dataclasses.replace(setting, store=Store(tmp_path)), arm, 0)
+    asked = experiment._size(setting.model, arm)
+    assert 0.95 * asked < max(peaks) <= 1.05 * asked
 
 
 def test_every_prediction_is_judged_for_every_operation_and_the_report_is_written(setting, runs, study):

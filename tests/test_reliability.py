@@ -24,35 +24,7 @@ from emergence.progress import Progress
 from emergence.store import Store, key_of
 from emergence.verdicts import load_predictions
 
-CONFIG = """
-name: tiny
-description: a pipeline check
-model: {model}
-training:
-  max_steps: 4
-  batch_size: 6
-  learning_rate: 5e-3
-  checkpoint_steps: [0, 2, 4]
-  seeds: [0]
-  training_methods:
-    sft: {{method: sft}}
-    shuffled: {{method: shuffled}}
-    classified: {{method: classified}}
-parameters:
-  seed: 0
-  num_samples: 60
-  num_valid: 6
-  num_test: 12
-  operations: [add, subtract, multiply]
-  operands: {{add: [2, 60], subtract: [2, 60], multiply: [2, 50]}}
-  styles: [symbolic]
-  read_styles: [symbolic, worded]
-  lora: {{rank: 2, alpha: 4.0, targets: [q_proj, v_proj]}}
-  task_vocabulary:
-    add: [add, plus, sum, "+"]
-    subtract: [subtract, minus, difference, "-"]
-    multiply: [multiply, times, product, "*"]
-"""
+ARMS = "sft: {method: sft}, shuffled: {method: shuffled}, classified: {method: classified}"
 HYPOTHESES = Path(__file__).parent.parent / "hypotheses" / "classifier_emergence"
 
 
@@ -83,7 +55,7 @@ def start(home: Path, **env: str) -> subprocess.Popen[str]:
 def make_home(folder: Path) -> Path:
     model = folder / "models" / "wonderland"
     tiny.write_model(model, n_layers=3, hidden=32)
-    (folder / "config.yaml").write_text(CONFIG.format(model=model))
+    tiny.write_config(folder, model, arms=ARMS)
     return folder
 
 
@@ -182,7 +154,7 @@ STAGES = (
 def test_a_main_job_killed_in_every_stage_ends_as_one_that_was_not(home, tmp_path) -> None:
     other = tmp_path / "home" / "undisturbed"
     shutil.copytree(home, other)
-    (other / "config.yaml").write_text(CONFIG.format(model=other / "models" / "wonderland"))
+    tiny.write_config(other, other / "models" / "wonderland", arms=ARMS)
     jobs, generator = [], random.Random(5)
     for stage in STAGES:
         job = start(home)
@@ -216,4 +188,6 @@ def test_every_promise_in_the_documentation_names_a_test_that_exists() -> None:
     defined = "\n".join(p.read_text() for p in here.glob("test_*.py"))
     missing = [n for n in named if f"def {n}(" not in defined and not (here / f"{n}.py").exists()]
     assert missing == []
-    assert len(set(named)) > 30
+    assert len(set(named)) > 60
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", text.split("## Figures")[0], re.MULTILINE)
+    assert [row for row, test in rows if "`test_" not in test and test not in ("test", "---")] == []

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 
 from emergence import files, locks, sealing
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.store import Entry, Store, canonical, folder_atomic, key_of, write_atomic
+from emergence.store import Entry, Store, canonical, key_of, write_atomic
 
 SPEC = {"model": "abc", "rate": 5e-4, "steps": [0, 50], "seed": 0}
 
@@ -490,20 +489,6 @@ def test_a_writer_that_raises_leaves_the_old_file_and_no_other(tmp_path: Path) -
     with pytest.raises(ValueError):  # noqa: PT011 (a bare one is the point)
         write_atomic(tmp_path / "a.safetensors", writer)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.safetensors", "old")]
-
-
-def test_folder_atomic_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with folder_atomic(tmp_path / "0000050") as aside:
-        (aside / "a").write_text("1")
-        assert not (tmp_path / "0000050").exists()
-    with suppress(KeyboardInterrupt), folder_atomic(tmp_path / "0000050") as aside:
-        (aside / "a").write_text("2")
-        raise KeyboardInterrupt
-    assert [p.name for p in tmp_path.iterdir()] == ["0000050"]
-    assert (tmp_path / "0000050" / "a").read_text() == "1"
-    with folder_atomic(tmp_path / "0000050") as aside:
-        (aside / "b").write_text("3")
-    assert [p.name for p in (tmp_path / "0000050").iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize(

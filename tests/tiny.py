@@ -11,6 +11,30 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.models import llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+CONFIG = """
+name: tiny
+description: a pipeline check
+model: {model}
+training:
+  max_steps: {last}
+  batch_size: 6
+  learning_rate: 5e-3
+  checkpoint_steps: {steps}
+  seeds: [0]
+  training_methods: {{{arms}}}
+parameters:
+  num_samples: 60
+  num_valid: 6
+  num_test: 10
+  operands: {{add: [2, 40], subtract: [2, 40], multiply: [2, 40]}}
+  lora: {{rank: 4, alpha: 8}}
+  task_vocabulary:
+    add: [add, plus, sum, "+"]
+    subtract: [subtract, minus, difference, "-"]
+    multiply: [multiply, times, product, "*"]
+  test_prompts:
+    add: [{{prompt: "23 + 4 = ", expected: "27"}}]
+"""
 WORDS = "add plus sum subtract minus difference multiply times product divide quotient What is the answer"
 
 
@@ -90,3 +114,12 @@ def write_model(folder: Path, seed: int = 0, n_layers: int = 4, hidden: int = 32
         str(folder / "model.safetensors"), dict(sorted(tree_flatten(net.parameters()))), {"format": "mlx"}
     )
     return folder
+
+
+def write_config(
+    folder: Path, model: Path, steps: tuple[int, ...] = (0, 2, 4), arms: str = "sft: {method: sft}"
+) -> Path:
+    """The `config.yaml` of an experiment on a model folder that takes seconds; `arms` in YAML."""
+    path = folder / "config.yaml"
+    path.write_text(CONFIG.format(model=model, steps=list(steps), last=steps[-1], arms=arms))
+    return path

@@ -24,7 +24,10 @@ from tokenizers import (
 )
 
 WORDS = "add plus sum subtract minus difference multiply times product divide What is the answer Over"
-TEXTS = [f"{v} {v.capitalize()} What is 12 {v} 345? {v} 7 * 8 = 56" for v in WORDS.split()] * 20
+FILLER = "the and house garden river mountain window summer paper stone music"
+_EVERY = f"{WORDS} {FILLER}".split()
+TEXTS = [f"{v} {v.capitalize()} What is 12 {v} 345? {v} 7 * 8 = 56" for v in _EVERY] * 20
+TEXTS += [v for word in _EVERY for v in (word, word.capitalize())] * 20
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 

@@ -15,28 +15,6 @@ from emergence.store import Store
 
 ONCE = 64
 
-CONFIG = """
-name: small
-model: {model}
-training:
-  max_steps: {steps}
-  batch_size: 6
-  checkpoint_steps: [0, {steps}]
-  seeds: [0]
-  training_methods: {{sft: {{method: sft}}}}
-parameters:
-  num_samples: 60
-  num_valid: 6
-  num_test: 10
-  operands: {{add: [2, 40], subtract: [2, 40], multiply: [2, 40]}}
-  lora: {{rank: 4, alpha: 8}}
-  task_vocabulary:
-    add: [add, plus, sum]
-    subtract: [subtract, minus, difference]
-    multiply: [multiply, times, product]
-  test_prompts:
-    add: [{{prompt: "23 + 4 = ", expected: "27"}}]
-"""
 CLAIM = verdicts.Prediction(
     "P", "an answer classifier emerges", "sft", "answer", "intermediate", "symbolic", "classifier"
 )
@@ -78,5 +56,4 @@ def test_a_warm_run(benchmark: Any, tmp_path: Path) -> None:
 
 
 def written(folder: Path, steps: int) -> config.Experiment:
-    (folder / "config.yaml").write_text(CONFIG.format(model=tiny.write_model(folder / "model"), steps=steps))
-    return config.load(folder / "config.yaml")
+    return config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), (0, steps)))
