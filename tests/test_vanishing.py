@@ -118,13 +118,17 @@ def test_what_a_run_took_is_read_from_those_that_are_still_there(tmp_path) -> No
     def timed(root: Path) -> None:
         for n, seconds in ((1, 5.0), (2, 10.0)):
             info = {"steps": 10, "seconds": seconds}
-            Store(root).get_or_build("runs", {"n": n}, lambda folder, info=info: info)
+            spec = {"n": n, "arm": {"method": "sft", "fine_tune_type": "lora"}}
+            Store(root).get_or_build("runs", spec, lambda folder, info=info: info)
 
     def second_removed(root: Path) -> None:
-        files.remove_tree(root / "runs" / store.key_of({"n": 2}))
+        arm = {"method": "sft", "fine_tune_type": "lora"}
+        files.remove_tree(root / "runs" / store.key_of({"n": 2, "arm": arm}))
 
-    given = everywhere(tmp_path, timed, second_removed, lambda root: planning._seconds_per_step(Store(root)))
-    assert set(given) == {0.5, 0.75}
+    def speed(root: Path) -> float:
+        return planning._speeds(Store(root).entries())["sft", "lora"]
+
+    assert set(everywhere(tmp_path, timed, second_removed, speed)) == {0.5, 0.75}
 
 
 def test_records_of_runs_are_read_whatever_is_removed_meanwhile(tmp_path) -> None:
