@@ -230,7 +230,7 @@ class LogitLens:
         statistics = readout.on_gpu if on_gpu else readout.on_cpu
         width = self.head_size
         if not on_gpu and not len(wanted.tokens) and self.head.in_parts():
-            width = max(1, LOGITS_BYTES // (4 * ROWS))
+            width = max(1, LOGITS_BYTES // (4 * min(ROWS, len(places) * len(layers))))
         for part in _slices(len(places), max(1, LOGITS_BYTES // (4 * width * len(layers)))):
             index = mx.arange(part.start, part.stop)
             rows = [self.trunk.pick(states[layer], index) for layer in layers]

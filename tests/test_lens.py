@@ -202,7 +202,7 @@ def test_a_reading_by_parts_of_the_vocabulary_is_that_of_the_whole(
     with monkeypatch.context() as patch:
         patch.setattr(Head, "in_parts", lambda self: False)
         whole = lens.read(prompts, SETS)
-    monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4 * 17 * lens_module.ROWS)
+    monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4 * 17 * len(prompts) * lens.n_layers)
     widths, real = [], stream.Trunk.finish
 
     def finish(self: stream.Trunk, state: Any) -> mx.array:
