@@ -105,6 +105,7 @@ class Trunk:
         self.model = model
         self.unrolled: tuple[str, str] | None = None
         self.whole: list[tuple[int, int]] | None = None
+        self._idle = False
         self.n_layers = 0
         seen, logits = self._look(1, 2)
         if not seen.states:
@@ -112,6 +113,7 @@ class Trunk:
             seen, logits = self._look(1, 2)
         self.n_layers = len(seen.states)
         self.vocab = int(logits.shape[-1])
+        self._idle = self._without_blocks(seen)
 
     @contextmanager
     def observe(self, middles: Mapping[int, str] | None = None) -> Iterator[Seen]:
@@ -151,8 +153,10 @@ class Trunk:
     def _swap(
         self, state: Any, calls: Iterator[int], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Lets all blocks run but for what the last one ends in."""
+        """Lets all blocks run but for what the last one ends in; none if the tail is the same without."""
         place = next(calls)
+        if self._idle and not self.whole:
+            return first_array(args, kwargs) if place < self.n_layers else handles(state)
         if self.unrolled and place > self.n_layers:
             return call(handles(state), *args[1:], **kwargs)
         own = call(*args, **kwargs)
@@ -167,6 +171,21 @@ class Trunk:
             return rebuild([_pick(a, *axes, index) for a, axes in zip(found, self.whole, strict=True)])
         stream = stream_of(state)
         return stream.reshape(-1, 1, stream.shape[-1])[index]
+
+    def _without_blocks(self, seen: Seen) -> bool:
+        """Whether `finish` gives the same if no block is called: a fifth of a millisecond each is saved."""
+        if self.unrolled or not all(isinstance(state, mx.array) for state in seen.states):
+            return False
+        state = self.pick(seen.states[-1], mx.arange(2))
+        right = self.finish(state)
+        try:
+            self._idle = True
+            found = self.finish(state)
+            return found.shape == right.shape and bool(mx.array_equal(found, right, equal_nan=True))
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):
+            return False  # something looks at what the blocks left
+        finally:
+            self._idle = False
 
     def take_whole(self) -> None:
         """From now on the tail is given everything a block returns; two passes show its axes."""

@@ -127,6 +127,23 @@ def test_the_tail_ignores_the_size_of_the_stream(lens: LogitLens) -> None:
     np.testing.assert_allclose(lens.tail(hidden * 7), lens.tail(hidden), atol=1e-4)
 
 
+def test_the_tail_calls_no_block_where_it_is_the_same_without(
+    model: nn.Module, lens: LogitLens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, calls = mx.random.normal((3, 32), key=mx.random.key(1)), []
+
+    def counted(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        calls.append(1)
+        return call(*args, **kwargs)
+
+    with stream.observed([(block.mlp, counted) for block in model.layers]):
+        quick = lens.tail(hidden)
+        assert not calls
+        monkeypatch.setattr(lens.trunk, "_idle", False)
+        assert mx.array_equal(lens.tail(hidden), quick)
+        assert len(calls) == lens.n_layers
+
+
 def test_a_reading_is_the_statistics_of_the_logits(model: nn.Module, lens: LogitLens) -> None:
     found = lens.read(PROMPTS, SETS, top_k=3, token_ids=[7, 8])
     log_p = log_softmax(lens.logits(PROMPTS).astype(np.float64), axis=-1)
