@@ -131,6 +131,7 @@ def _located(arguments: list[str]) -> list[str]:
     return [str(ROOT / "tests" / "test_docs.py") if path == str(ROOT / "tests") else path for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if _asks_pytest(c) is not None])
 def test_pytest_understands_it_and_finds_tests(collected: dict[str, Any], command: str) -> None:
     assert collected["codes"][command] == 0, collected["said"]

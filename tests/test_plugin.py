@@ -280,6 +280,7 @@ def _main_job(pytester, place: Path, *options: str):
         return pytester.run(*command, "--import-mode=importlib", *options)
 
 
+@pytest.mark.slow
 def test_xdist_ends_with_the_table_the_properties_and_the_exit_code_of_one_process(pytester, short):
     ran = _main_job(pytester, short, "-n", "2", "--junitxml=out.xml")
     assert ran.ret == 1, "P2 is false of a tiny model"

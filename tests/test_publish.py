@@ -126,7 +126,7 @@ def test_of_two_that_publish_at_once_one_waits_and_the_results_are_of_one_of_the
 @pytest.mark.parametrize(
     "before", [pytest.param(("replace",), id="renames"), pytest.param((), id="all", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("readings", ["same", "other"])
+@pytest.mark.parametrize("readings", ["same", pytest.param("other", marks=pytest.mark.slow)])
 def test_a_job_killed_while_it_publishes_leaves_whole_files_and_the_next_one_puts_all_right(
     readings: str, before: tuple[str, ...], tmp_path: Path
 ) -> None:

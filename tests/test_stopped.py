@@ -105,6 +105,7 @@ def assert_stopped_well(home: Path, code: int, said: bytes) -> None:
     assert 2 <= json.loads(state.read_text())["record"]["state"]["step"] < STEPS[-1]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_a_signal_keeps_what_it_reached_and_the_next_goes_on(home: Path) -> None:
     def interrupt(process: int) -> None:
         os.kill(process, signal.SIGINT)
