@@ -130,7 +130,7 @@ def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
 
     Examples of one's own are permuted over all classes instead: there the class may settle the answer (even,
     odd), and within it nothing would change. Every class then has answers of all classes, in the shares that
-    they have of all rows, to within two rows.
+    they have of all rows, to within one row more than classes times share: two where classes are of one size.
     """
     rng = np.random.default_rng([seed, 0x5EED])
     out = list(rows)
