@@ -101,6 +101,15 @@ def _listed(place: Path, store: Path) -> Listed:
     return Listed(name, place, store / "experiments" / title)
 
 
+def distinct(names: Mapping[Path, str]) -> None:
+    """Refuse experiments, by folder, of which two have one name: their results would lie in one place."""
+    for name in names.values():
+        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
+            raise UsageError(
+                f"name: {name}: {' and '.join(same)} would overwrite each other's results; rename one"
+            )
+
+
 def find(name: str, folder: Path, store: Path) -> Listed:
     """One experiment by name, or by the path of its folder.
 
@@ -112,12 +121,7 @@ def find(name: str, folder: Path, store: Path) -> Listed:
     known = {listed.name: listed for listed in every(folder, store)}
     found = known.get(name) or next((one for one in known.values() if one.results.name == name), None)
     if found:
-        twins = [str(one.folder) for one in known.values() if one.results == found.results]
-        if len(twins) > 1:
-            both = " and ".join(twins)
-            raise UsageError(
-                f"name: {found.results.name}: {both} would overwrite each other's results; rename one"
-            )
+        distinct({one.folder: one.results.name for one in known.values() if one.results == found.results})
         return found
     path = Path(name)
     if (path / CONFIG).is_file():

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .errors import EmergenceError, NotMeasurable, UsageError
+from .errors import EmergenceError, NotMeasurable
 
 VERDICT = "verdict"
 _REPORT = pytest.StashKey[dict[str, Any]]()
@@ -112,7 +112,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         raise pytest.UsageError(
             f"--config is for one experiment, {len(folders)} are here ({names}); name one"
         )
-    from . import backend
+    from . import backend, catalogue
 
     with _usage():
         backend.require()
@@ -122,7 +122,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     from . import verdicts as verdicts_
 
     with _usage():
-        _distinct({folder: _experiment(config, folder).name for folder in folders})
+        catalogue.distinct({folder: _experiment(config, folder).name for folder in folders})
     lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {_option(config, 'store')}"]
     for folder in folders:
         with _usage():
@@ -136,14 +136,6 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
                 lines += verdicts_.check(_predictions(folder), experiment)
                 _on_record(config, folder, experiment)
     return lines
-
-
-def _distinct(names: Mapping[Path, str]) -> None:
-    for name in names.values():
-        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
-            raise UsageError(
-                f"name: {name}: {' and '.join(same)} would overwrite each other's results; rename one"
-            )
 
 
 # Fixtures, in pipeline order
