@@ -13,15 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lens import LogitLens
-    from .models import load
-    from .results import open_run
-    from .tuned import TunedLens
+    from .lens.logit_lens import LogitLens
+    from .lens.tuned_lens import TunedLens
+    from .models.loading import load
+    from .report.results import open_run
+    from .verdicts.predictions import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["LogitLens", "TunedLens", "load", "open_run"]
+__all__ = ["LogitLens", "Prediction", "TunedLens", "load", "open_run"]
 
-_HOME = {"LogitLens": "lens", "TunedLens": "tuned", "load": "models", "open_run": "results"}
+_HOME = {
+    "LogitLens": "lens.logit_lens",
+    "Prediction": "verdicts.predictions",
+    "TunedLens": "lens.tuned_lens",
+    "load": "models.loading",
+    "open_run": "report.results",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,55 +20,31 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import (
-    blas,
-    checkpoints,
-    config,
-    controls,
-    evidence,
-    findings,
-    models,
-    reader,
-    report,
-    tasks,
-    tokens,
-    training,
-    verdicts,
-)
-from .lens import LogitLens
-from .locks import locked
+from .analysis import evidence
+from .backend import openblas
+from .config import loading as config
+from .lens.logit_lens import LogitLens
+from .models import loading as models
 from .progress import SILENT, Progress
-from .readings import Prompt, Readings, Study
-from .store import Entry, Store
-from .verdicts import Prediction, Verdict
+from .readings import controls, reader
+from .readings.readings import Prompt, Readings, Study
+from .report import page as report
+from .store.locks import locked
+from .store.store import Entry, Store
+from .tasks import task as tasks
+from .tasks import vocabulary as tokens
+from .training import checkpoints
+from .training import loop as training
+from .verdicts import findings
+from .verdicts import judging as verdicts
+from .verdicts.judging import Prediction, Verdict
 
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 
-_READING = (
-    "adapters",
-    "targets",
-    "midpoint",
-    "cpu",
-    "head",
-    "lens",
-    "lens_reading",
-    "reader",
-    "readout",
-    "stream",
-)
-_TRAINING = (
-    "adapters",
-    "batches",
-    "checkpoints",
-    "cpu",
-    "lens",
-    "objectives",
-    "stream",
-    "targets",
-    "tokens",
-    "training",
-)
+_READING = ("readings", "lens", "models", "tasks", "backend")
+_TRAINING = ("training", "lens", "models", "tasks", "backend")
+"""Packages whose source decides what is read, and what is trained."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +187,7 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
         trained = training.train(
             setting.model, setting.tokenizer, arm, seed, rows, valid, workdir, progress, setting.lens
         )
-        return trained | {"threads": blas.install().threads}
+        return trained | {"threads": openblas.install().threads}
 
     return setting.store.get_or_build("runs", run_spec(setting, arm, seed), build)
 
@@ -327,7 +303,7 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "device": str(mx.default_device()),
         "machine": platform.machine(),
-        "blas": blas.install().name,
+        "blas": openblas.install().name,
     }
 
 
@@ -342,15 +318,15 @@ def _size(model: Any, arm: config.Arm) -> int:
 
 
 @functools.cache
-def _code(*modules: str) -> str:
+def _code(*packages: str) -> str:
     """A hash of the source of the stages that decide a result: edited code never meets an old cache.
 
     Taken once, when the model is loaded: a file that is edited while a run trains does not change its key.
     """
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in sorted(modules):
-        digest.update((folder / f"{name}.py").read_bytes())
+    for path in sorted(path for name in packages for path in (folder / name).glob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -112,18 +112,19 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         raise pytest.UsageError(
             f"--config is for one experiment, {len(folders)} are here ({names}); name one"
         )
-    from . import backend, catalogue
+    from .backend import installed
+    from .cli import catalogue
 
     with _usage():
-        backend.require()
+        installed.require()
     import mlx.core as mx
 
-    from . import blas
-    from . import verdicts as verdicts_
+    from .backend import openblas
+    from .verdicts import judging as verdicts_
 
     with _usage():
         catalogue.distinct({folder: _experiment(config, folder).name for folder in folders})
-    lines = [f"device: {mx.default_device()}, BLAS: {blas.install()}, store: {_option(config, 'store')}"]
+    lines = [f"device: {mx.default_device()}, BLAS: {openblas.install()}, store: {_option(config, 'store')}"]
     for folder in folders:
         with _usage():
             experiment = _experiment(config, folder)
@@ -173,7 +174,7 @@ def progress(pytestconfig: pytest.Config) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def store(pytestconfig: pytest.Config, progress: Any) -> Any:
     """Where runs are kept: a `store.Store`."""
-    from .store import Store
+    from .store.store import Store
 
     with _readable():
         return Store(_option(pytestconfig, "store"), notice=progress.line)
@@ -274,7 +275,7 @@ def refuted(
     experiment_folder: Path, experiment: Any, predictions: Any, instrument: Any
 ) -> dict[tuple[str, str], str]:
     """What is written down as falsified of these weights under these settings, with the reason."""
-    from . import findings
+    from .verdicts import findings
 
     with _readable():
         return findings.falsified(experiment_folder, experiment, instrument.source.hash, predictions)
@@ -300,7 +301,7 @@ def verdict(
     shown = {k: v for k, v in dataclasses.asdict(found).items() if k != "details"}
     record_property(VERDICT, json.dumps(shown))
     if not found.control:
-        from .verdicts import require_controls
+        from .verdicts.judging import require_controls
 
         with _readable():
             require_controls(list(verdicts.values()))
@@ -361,7 +362,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _summary(judged: list[Any], study: Any, experiment: Any, page: Path) -> tuple[str, list[str], list[str]]:
-    from . import tables
+    from .report import tables
 
     plain, coloured = (tables.summary(judged, study, experiment, colour=c) for c in (False, True))
     return str(page), plain, coloured
@@ -400,7 +401,7 @@ def _experiment(config: pytest.Config, folder: Path) -> Any:
 def _load(
     path: Path, model: str | None, steps: str | None, seeds: int | None, params: tuple[str, ...]
 ) -> Any:
-    from . import config
+    from .config import loading as config
 
     overrides = dict(config.parse_override(p) for p in params)
     if model:
@@ -411,14 +412,14 @@ def _load(
 
 @functools.cache
 def _predictions(folder: Path) -> Any:
-    from . import verdicts
+    from .verdicts import judging as verdicts
 
     return verdicts.load_predictions(folder / "predictions.py")
 
 
 def _on_record(config: pytest.Config, folder: Path, experiment: Any, weights: str | None = None) -> None:
     """Refuse what would make a record in findings.json untrue."""
-    from . import findings
+    from .verdicts import findings
 
     findings.same_version(folder, _predictions(folder))
     if _option(config, "record-findings"):

@@ -22,11 +22,14 @@ from typing import Any
 import faults
 from mlx_lm.utils import load_model, load_tokenizer
 
-from emergence import files, tasks, tokens, training
-from emergence.config import Arm, LoRA
+from emergence.config.loading import Arm, LoRA
 from emergence.errors import BrokenExperiment
 from emergence.progress import SILENT, Progress
-from emergence.store import Store
+from emergence.store import files
+from emergence.store.store import Store
+from emergence.tasks import task as tasks
+from emergence.tasks import vocabulary as tokens
+from emergence.training import loop as training
 
 SPEC = {"campaign": 1}
 CHECKPOINTS = (0, 2, 5, 9, 10, 14)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from emergence import config
+from emergence.config import loading as config
 from emergence.errors import UsageError
 
 BASE = """\

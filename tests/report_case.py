@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emergence.readings import Prompt, Readings, Study
-from emergence.verdicts import Verdict
+from emergence.readings.readings import Prompt, Readings, Study
+from emergence.verdicts.judging import Verdict
 
 OPERATIONS = ("add", "subtract", "multiply")
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv, ndtr
 
-from emergence.readings import Prompt, Readings, Study
+from emergence.readings.readings import Prompt, Readings, Study
 
 OPERATIONS = ("add", "subtract", "multiply")
 SYMBOL = {"add": "+", "subtract": "-", "multiply": "*"}

@@ -13,9 +13,9 @@ import pytest
 import tiny
 from mlx.utils import tree_flatten
 
-from emergence import adapters
-from emergence.adapters import adapted, adapter_config, lora, save_adapters
 from emergence.errors import BrokenExperiment, UsageError
+from emergence.models import adapters
+from emergence.models.adapters import adapted, adapter_config, lora, save_adapters
 
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 TOKENS = mx.array([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]])

@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from emergence import lens
 from emergence.errors import NotMeasurable
+from emergence.lens import logit_lens as lens
 
 DOCS = Path(__file__).parents[1] / "docs" / "architectures.md"
 REFUSED = {

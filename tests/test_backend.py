@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from emergence import backend
+from emergence.backend import installed as backend
 from emergence.errors import UsageError
 
 

@@ -12,8 +12,9 @@ import pytest
 import test_config_errors as rows
 import tiny
 
-from emergence import cli, running
-from emergence.store import Store
+from emergence.cli import main as cli
+from emergence.cli import run as running
+from emergence.store.store import Store
 
 PREDICTIONS = """
 from emergence.predictions import Prediction

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from emergence import blas
+from emergence.backend import openblas as blas
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_openblas_is_loaded_with_threads_that_sleep_and_nothing_of_it_stays(
 @pytest.mark.parametrize(
     ("where", "value", "reason"),
     [
-        ("emergence.blas._openblas", lambda: None, "scipy-openblas32 is not installed"),
-        ("emergence.blas._slots", lambda library: {}, "no slots"),
+        ("emergence.backend.openblas._openblas", lambda: None, "scipy-openblas32 is not installed"),
+        ("emergence.backend.openblas._slots", lambda library: {}, "no slots"),
         ("sys.platform", "darwin", "not needed on darwin"),
-        ("emergence.blas._fill", lambda slots, library: False, "write-protected"),
+        ("emergence.backend.openblas._fill", lambda slots, library: False, "write-protected"),
     ],
     ids=["no wheel", "no slots", "macOS", "protected"],
 )

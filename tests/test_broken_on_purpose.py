@@ -14,10 +14,16 @@ import numpy as np
 import pytest
 import tiny
 
-from emergence import cli, config, experiment, reader, stream, tasks, verdicts
+from emergence import experiment
+from emergence.cli import main as cli
+from emergence.config import loading as config
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
-from emergence.predictions import Prediction
-from emergence.store import Store
+from emergence.lens import residual as stream
+from emergence.readings import reader
+from emergence.store.store import Store
+from emergence.tasks import task as tasks
+from emergence.verdicts import judging as verdicts
+from emergence.verdicts.predictions import Prediction
 
 pytest_plugins = ["pytester"]
 

@@ -11,7 +11,9 @@ import chromium
 import pytest
 import report_case as case
 
-from emergence import frames, payload, report, results, tables
+from emergence.analysis import frames
+from emergence.report import page as report
+from emergence.report import payload, results, tables
 
 pytestmark = pytest.mark.skipif(
     chromium.found() is None, reason=f"no browser here: none of {', '.join(chromium.NAMES)} is installed"

@@ -15,7 +15,10 @@ import pytest
 from scipy import stats
 from synthetic import BACKGROUND, Plant, _beta, study
 
-from emergence import evidence, predictions, statistics, verdicts
+from emergence.analysis import evidence
+from emergence.analysis import permutation as statistics
+from emergence.verdicts import judging as verdicts
+from emergence.verdicts import predictions
 
 TABLE = predictions.load_predictions(
     Path(__file__).parents[1] / "hypotheses" / "classifier_emergence" / "predictions.py"

@@ -16,21 +16,16 @@ import pytest
 import report_case as case
 import tiny
 
-from emergence import (
-    catalogue,
-    cli,
-    files,
-    models,
-    outcome,
-    payload,
-    planning,
-    records,
-    report,
-    results,
-    running,
-)
+from emergence.cli import catalogue, outcome
+from emergence.cli import main as cli
+from emergence.cli import plan as planning
+from emergence.cli import run as running
 from emergence.errors import UsageError
-from emergence.store import Store
+from emergence.models import loading as models
+from emergence.report import page as report
+from emergence.report import payload, records, results
+from emergence.store import files
+from emergence.store.store import Store
 
 CONFIG = """
 name: parity
@@ -333,7 +328,7 @@ def test_outcome_keeps_what_pytest_throws_away(tmp_path: Path) -> None:
         "pytest",
         "-q",
         "-p",
-        "emergence.outcome",
+        "emergence.cli.outcome",
         "-p",
         "no:cacheprovider",
         "test_all.py",

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from configs import BASE, classified, edited, refused
 
-from emergence import config, reference, tasks
+from emergence.config import loading as config
+from emergence.config import reference
 from emergence.errors import UsageError
+from emergence.tasks import task as tasks
 
 ROOT = Path(__file__).parent.parent
 OURS = ROOT / "hypotheses" / "classifier_emergence" / "config.yaml"
@@ -372,7 +374,7 @@ def test_steps_and_seeds_that_mean_nothing_are_refused(steps, seeds):
 
 def test_the_configuration_page_is_what_the_schema_says():
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert page == reference.configuration(), "python -m emergence.reference > docs/configuration.md"
+    assert page == reference.configuration(), "python -m emergence.config.reference > docs/configuration.md"
 
 
 def test_the_errors_on_the_configuration_page_are_those_one_gets():

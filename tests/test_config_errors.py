@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from configs import BASE, classified, edited, field, parameters, refused, sft, training
 
-from emergence import config, tasks
+from emergence.config import loading as config
 from emergence.errors import UsageError
+from emergence.tasks import task as tasks
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(9)

@@ -6,7 +6,9 @@ from configs import BASE
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from emergence import config, wording, yaml_strict
+from emergence import wording
+from emergence.config import document as yaml_strict
+from emergence.config import loading as config
 from emergence.errors import UsageError
 
 SCALARS = {

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models import activations, llama
 
-from emergence import cpu
+from emergence.backend import numpy_ops as cpu
 
 EPS = np.finfo(np.float32).eps
 

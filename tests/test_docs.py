@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import report_case as case
 
-from emergence import records, results
+from emergence.report import records, results
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").glob("*.md"))
@@ -44,7 +44,7 @@ def test_data_page_examples_run_on_real_files(tmp_path: Path, monkeypatch: pytes
 
 
 def test_files_and_columns_of_the_data_page_are_those_that_are_written() -> None:
-    from emergence import frames
+    from emergence.analysis import frames
 
     text = MINE["data.md"].read_text(encoding="utf-8")
     documented = set(
@@ -59,7 +59,7 @@ def test_files_and_columns_of_the_data_page_are_those_that_are_written() -> None
 def test_every_field_of_a_verdict_is_documented() -> None:
     from dataclasses import fields
 
-    from emergence.verdicts import Verdict
+    from emergence.verdicts.judging import Verdict
 
     text = MINE["data.md"].read_text(encoding="utf-8")
     assert [f.name for f in fields(Verdict) if f"`{f.name}`" not in text] == []

@@ -25,8 +25,10 @@ import pytest
 import small
 import typer.main
 
-from emergence import cli, models, records
-from emergence.models import EMBEDDED
+from emergence.cli import main as cli
+from emergence.models import loading as models
+from emergence.models.loading import EMBEDDED
+from emergence.report import records
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

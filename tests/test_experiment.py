@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import tiny
 
-from emergence import checkpoints, config, controls, experiment, models, reader, verdicts
+from emergence import experiment
+from emergence.config import loading as config
 from emergence.errors import BrokenExperiment
-from emergence.store import Store
+from emergence.models import loading as models
+from emergence.readings import controls, reader
+from emergence.store.store import Store
+from emergence.training import checkpoints
+from emergence.verdicts import judging as verdicts
 
 PREDICTIONS = (
     verdicts.Prediction(

@@ -12,7 +12,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers_small import FAMILIES
 
-from emergence import models, tasks, tokens
+from emergence.models import loading as models
+from emergence.tasks import task as tasks
+from emergence.tasks import vocabulary as tokens
 
 TEXTS = [
     "7 * 8 = ",

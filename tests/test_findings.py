@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from synthetic import Plant, study
 
-from emergence import config, findings, predictions, verdicts
+from emergence.config import loading as config
 from emergence.errors import UsageError
+from emergence.verdicts import findings, predictions
+from emergence.verdicts import judging as verdicts
 
 HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
 TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")

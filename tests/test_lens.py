@@ -19,11 +19,12 @@ from mlx_lm.tuner.lora import LoRAEmbedding
 from scipy.special import log_softmax
 from transformers import PreTrainedTokenizerFast
 
-from emergence import lens as lens_module
-from emergence import proof, stream
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
-from emergence.head import Head
-from emergence.lens import LogitLens
+from emergence.lens import logit_lens as lens_module
+from emergence.lens import proof
+from emergence.lens import residual as stream
+from emergence.lens.logit_lens import LogitLens
+from emergence.lens.unembed import Head
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [1, 2, 3, 4], [11, 12, 13, 14, 15], [20, 3]]
 SETS = {"add": [1, 2, 3], "other": [40]}
@@ -237,7 +238,7 @@ def test_memory_does_not_grow_with_the_prompts(monkeypatch: pytest.MonkeyPatch) 
     lens = LogitLens(tiny.model(vocab=20_000))
     monkeypatch.setattr(lens_module, "LOGITS_BYTES", 4_000_000)
     monkeypatch.setattr(lens_module, "FORWARD_TOKENS", 32)
-    monkeypatch.setattr("emergence.readout._THREADS", 1)  # how many peaks coincide is chance
+    monkeypatch.setattr("emergence.lens.distribution._THREADS", 1)  # how many peaks coincide is chance
 
     def peak(prompts: int) -> int:
         tokens = np.random.default_rng(0).integers(0, 20_000, (prompts, 4)).tolist()

@@ -14,7 +14,7 @@ import tiny
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from emergence.lens import LogitLens
+from emergence.lens.logit_lens import LogitLens
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [1, 2, 3, 4]]
 

@@ -17,9 +17,11 @@ import pytest
 import tiny
 from mlx.utils import tree_flatten
 
-from emergence import folders, gguf, models
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
-from emergence.store import Store
+from emergence.models import folders
+from emergence.models import loading as models
+from emergence.models import smollm2 as gguf
+from emergence.store.store import Store
 
 TOKENS = mx.array([[1, 2, 3, 4, 5]])
 ONE_LINE = "^[^\n]+$"

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 
-from emergence import objectives
-from emergence.batches import Batches, collate, in_length_order, shuffled_answers, strata
 from emergence.errors import UsageError
-from emergence.lens import LogitLens
-from emergence.objectives import Classifier, Objective
-from emergence.tasks import Problem
-from emergence.tokens import Row, rows
+from emergence.lens.logit_lens import LogitLens
+from emergence.tasks.task import Problem
+from emergence.tasks.vocabulary import Row, rows
+from emergence.training import objectives
+from emergence.training.batches import Batches, collate, in_length_order, shuffled_answers, strata
+from emergence.training.objectives import Classifier, Objective
 
 CLASSES = ("add", "multiply", "subtract")
 

@@ -16,13 +16,20 @@ import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from emergence import config, evidence, examples, experiment, frames, models, payload, tables, tasks, verdicts
-from emergence.batches import shuffled_answers
+from emergence import experiment
+from emergence.analysis import evidence, frames
+from emergence.config import loading as config
 from emergence.errors import UsageError
-from emergence.examples import Example
-from emergence.readings import Prompt
-from emergence.store import Store
-from emergence.tokens import Row
+from emergence.models import loading as models
+from emergence.readings.readings import Prompt
+from emergence.report import payload, tables
+from emergence.store.store import Store
+from emergence.tasks import examples
+from emergence.tasks import task as tasks
+from emergence.tasks.examples import Example
+from emergence.tasks.vocabulary import Row
+from emergence.training.batches import shuffled_answers
+from emergence.verdicts import judging as verdicts
 
 ROOT = Path(__file__).parent.parent
 CONFIG = """

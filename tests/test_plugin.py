@@ -16,9 +16,11 @@ import mlx.core  # noqa: F401  (a process loads it once: the runs within this on
 import pytest
 import small
 
-from emergence import config, findings, results, tables
-from emergence.predictions import load_predictions
-from emergence.verdicts import Verdict
+from emergence.config import loading as config
+from emergence.report import results, tables
+from emergence.verdicts import findings
+from emergence.verdicts.judging import Verdict
+from emergence.verdicts.predictions import load_predictions
 
 pytest_plugins = ["pytester"]
 

@@ -17,9 +17,12 @@ import faults
 import pytest
 import report_case as case
 
-from emergence import config, experiment, figures, report, results
+from emergence import experiment
+from emergence.config import loading as config
 from emergence.errors import UsageError
-from emergence.store import Store
+from emergence.report import figures, results
+from emergence.report import page as report
+from emergence.store.store import Store
 
 STUDY = case.study(1, steps=(0, 10), n_layers=3, per_class=2)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from emergence import readout
+from emergence.lens import distribution as readout
 
 VOCAB = 300
 BEFORE = np.array([-1, 0, 1])

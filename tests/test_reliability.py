@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from emergence import experiment, files
-from emergence.config import load
+from emergence import experiment
+from emergence.config.loading import load
 from emergence.errors import BrokenExperiment
 from emergence.progress import Progress
-from emergence.store import Store, key_of
-from emergence.verdicts import load_predictions
+from emergence.store import files
+from emergence.store.store import Store, key_of
+from emergence.verdicts.judging import load_predictions
 
 ARMS = "sft: {method: sft}, shuffled: {method: shuffled}, classified: {method: classified}"
 HYPOTHESES = Path(__file__).parent.parent / "hypotheses" / "classifier_emergence"

@@ -15,9 +15,11 @@ import pytest
 import report_case as case
 import synthetic
 
-from emergence import frames, payload, report, results, tables
+from emergence.analysis import frames
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.verdicts import Verdict
+from emergence.report import page as report
+from emergence.report import payload, results, tables
+from emergence.verdicts.judging import Verdict
 
 
 @pytest.fixture(scope="module")

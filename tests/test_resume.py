@@ -18,9 +18,11 @@ import tiny
 from mlx.utils import tree_flatten
 from test_training import arm, problems, written
 
-from emergence import checkpoints, tokens, training
-from emergence.config import LoRA
+from emergence.config.loading import LoRA
 from emergence.progress import SILENT, Progress
+from emergence.tasks import vocabulary as tokens
+from emergence.training import checkpoints
+from emergence.training import loop as training
 
 # Dropout, so that a generator that is not restored shows; a checkpoint apart from the stops, so that a loss
 # that is not carried over shows.

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from synthetic import Plant, readings
 
-from emergence import probes, statistics
+from emergence.analysis import permutation as statistics
+from emergence.analysis import probes
 
 quick = settings(max_examples=30, deadline=None, derandomize=True)
 

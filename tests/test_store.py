@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergence import files, locks, sealing
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.store import Entry, Store, canonical, key_of, write_atomic
+from emergence.store import files, locks
+from emergence.store import manifest as sealing
+from emergence.store.store import Entry, Store, canonical, key_of, write_atomic
 
 SPEC = {"model": "abc", "rate": 5e-4, "steps": [0, 50], "seed": 0}
 

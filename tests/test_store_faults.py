@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from emergence import store as store_module
 from emergence.errors import BrokenExperiment
-from emergence.store import Store, write_atomic
+from emergence.store import store as store_module
+from emergence.store.store import Store, write_atomic
 
 SPEC = {"seed": 0}
 STEPS = 3

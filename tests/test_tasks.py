@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emergence import tasks
 from emergence.errors import UsageError
-from emergence.tasks import OPERATIONS, STYLES, Problem, Splits
+from emergence.tasks import task as tasks
+from emergence.tasks.task import OPERATIONS, STYLES, Problem, Splits
 
 
 @dataclass

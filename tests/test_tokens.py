@@ -20,9 +20,10 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from emergence import tasks, tokens
 from emergence.errors import NotMeasurable, UsageError
-from emergence.tasks import OPERATIONS, Problem
+from emergence.tasks import task as tasks
+from emergence.tasks import vocabulary as tokens
+from emergence.tasks.task import OPERATIONS, Problem
 
 VOCABULARY = {
     "add": ("add", "plus", "sum", "+"),

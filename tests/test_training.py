@@ -14,12 +14,14 @@ import pytest
 import tiny
 from mlx.utils import tree_flatten
 
-from emergence import models, tokens, training
-from emergence.config import Arm, LoRA
+from emergence.config.loading import Arm, LoRA
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.examples import Example
+from emergence.models import loading as models
 from emergence.progress import Progress
-from emergence.tasks import Problem
+from emergence.tasks import vocabulary as tokens
+from emergence.tasks.examples import Example
+from emergence.tasks.task import Problem
+from emergence.training import loop as training
 
 CLASSES = ("add", "multiply", "subtract")
 LORA = LoRA(rank=4, alpha=8.0)

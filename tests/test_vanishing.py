@@ -14,9 +14,15 @@ from typing import Any
 import pytest
 import tiny
 
-from emergence import catalogue, files, inventory, keeping, models, planning, records, report, store
+from emergence.cli import catalogue
+from emergence.cli import plan as planning
+from emergence.cli import store as keeping
 from emergence.errors import BrokenExperiment
-from emergence.store import Store
+from emergence.models import loading as models
+from emergence.report import page as report
+from emergence.report import records
+from emergence.store import files, inventory, store
+from emergence.store.store import Store
 
 LOOKS = ((os, "stat"), (os, "lstat"), (os, "listdir"), (os, "scandir"), (io, "open"))
 
@@ -194,7 +200,7 @@ def test_a_run_that_is_removed_while_it_is_read_is_one_line(tmp_path) -> None:
 def test_data_of_a_page_that_are_damaged_are_one_line(text, tmp_path) -> None:
     import report_case as case
 
-    from emergence import results
+    from emergence.report import results
 
     content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE)
     (tmp_path / records.VERDICTS).write_text(json.dumps(content))

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from synthetic import ARMS, OPERATIONS, Plant, study
 
-from emergence import config, evidence, predictions, reach, statistics, tables, verdicts
+from emergence.analysis import evidence
+from emergence.analysis import permutation as statistics
+from emergence.config import loading as config
 from emergence.errors import BrokenExperiment, UsageError
-from emergence.predictions import Prediction
+from emergence.report import tables
+from emergence.verdicts import judging as verdicts
+from emergence.verdicts import predictions, reach
+from emergence.verdicts.predictions import Prediction
 
 HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
 TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")

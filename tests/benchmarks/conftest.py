@@ -14,8 +14,10 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from emergence import LogitLens, blas, load, models
-from emergence.store import Store
+from emergence import LogitLens, load
+from emergence.backend import openblas as blas
+from emergence.models import loading as models
+from emergence.store.store import Store
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,10 @@ import pytest
 import tiny
 from benchmarks.instruments import opened, prompts
 
-from emergence import config, experiment, verdicts
-from emergence.store import Store
+from emergence import experiment
+from emergence.config import loading as config
+from emergence.store.store import Store
+from emergence.verdicts import judging as verdicts
 
 ONCE = 64
 

@@ -39,16 +39,18 @@ def emergence(folder: str) -> Work:
 
 
 def emergence_step(folder: str) -> Work:
-    """Our training step: mlx-lm's LoRA layers, the loss and optimizer of `emergence.training`."""
+    """Our training step: mlx-lm's LoRA layers, the loss and optimizer of `emergence.training.loop`."""
     import mlx.core as mx
     import mlx.nn as nn
     import mlx.optimizers as optim
     import numpy as np
 
-    from emergence import LogitLens, cpu, load, models
-    from emergence.batches import Batch
-    from emergence.config import LoRA
-    from emergence.objectives import Objective
+    from emergence import LogitLens, load
+    from emergence.backend import numpy_ops as cpu
+    from emergence.config.loading import LoRA
+    from emergence.models import loading as models
+    from emergence.training.batches import Batch
+    from emergence.training.objectives import Objective
 
     model = load(folder)[0]
     objective = Objective(LogitLens(model))

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: masses, intervals, permutation tests, probes, tidy frames. No MLX."""

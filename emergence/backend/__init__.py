@@ -1,0 +1,1 @@
+"""What MLX computes with: which backend, a fast BLAS, kernels by NumPy on the CPU."""

@@ -1,0 +1,130 @@
+"""Which experiments there are, and what is known of each. In: a folder of experiments, a store.
+
+An experiment is a folder with `config.yaml` and `predictions.py`. Results lie under the name that the config
+gives, which may differ from the folder's; the experiment is found by either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..report import records
+from ..wording import did_you_mean, printable
+
+FOLDER, CONFIG = "hypotheses", "config.yaml"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One experiment's folder, and where its results are kept."""
+
+    name: str
+    """The folder's."""
+    folder: Path
+    results: Path
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The records of `emergence run`, oldest first."""
+        return records.run_records(self.results)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything was judged."""
+        return (self.results / records.VERDICTS).exists()
+
+    def status(self) -> dict[str, Any]:
+        """What `emergence status --json` prints; the keys are those of `lazarus experiment status`."""
+        runs = self.runs()
+        return {
+            "name": self.name,
+            "path": str(self.folder),
+            "has_results": self.has_results or bool(runs),
+            "latest_result": runs[-1] if runs else None,
+            "verdicts": self._verdicts() if self.has_results else [],
+        }
+
+    def _verdicts(self) -> list[Mapping[str, Any]]:
+        from ..report import results
+
+        kept = (
+            "prediction",
+            "operation",
+            "outcome",
+            "estimate",
+            "low",
+            "high",
+            "threshold",
+            "layer",
+            "step",
+            "reason",
+        )
+        return [{k: getattr(v, k) for k in kept} for v in results.read_verdicts(self.results)[1]]
+
+
+def root(given: Path | None = None) -> Path:
+    """The folder of experiments: the one given, else `hypotheses` here or above.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise UsageError(f"{given}: no such folder of experiments")
+        return given
+    here = Path.cwd()
+    for place in (here, *here.parents):
+        if (place / FOLDER).is_dir():
+            return place / FOLDER
+    raise UsageError(f"no folder {FOLDER!r} here or above {here}; name one with --experiments-dir")
+
+
+def every(folder: Path, store: Path) -> Iterator[Listed]:
+    """The experiments in a folder, by name."""
+    for place in sorted(path.parent for path in folder.glob(f"*/{CONFIG}")):
+        yield _listed(place, store)
+
+
+def _listed(place: Path, store: Path) -> Listed:
+    from ..config import loading as config
+
+    name = place.resolve().name
+    try:
+        title = config.load(place / CONFIG).name
+    except UsageError:  # whoever uses it is told
+        title = name
+    return Listed(name, place, store / "experiments" / title)
+
+
+def distinct(names: Mapping[Path, str]) -> None:
+    """Refuse experiments, by folder, of which two have one name: their results would lie in one place."""
+    for name in names.values():
+        if len(same := [str(folder) for folder in names if names[folder] == name]) > 1:
+            raise UsageError(
+                f"name: {name}: {' and '.join(same)} would overwrite each other's results; rename one"
+            )
+
+
+def find(name: str, folder: Path, store: Path) -> Listed:
+    """One experiment by name, or by the path of its folder.
+
+    Raises
+    ------
+    UsageError
+        Unknown, or two experiments have it; says which there are.
+    """
+    known = {listed.name: listed for listed in every(folder, store)}
+    found = known.get(name) or next((one for one in known.values() if one.results.name == name), None)
+    if found:
+        distinct({one.folder: one.results.name for one in known.values() if one.results == found.results})
+        return found
+    path = Path(name)
+    if (path / CONFIG).is_file():
+        return _listed(path, store)
+    there = f"there are: {', '.join(known)}" if known else f"{folder} holds none"
+    raise UsageError(f"unknown experiment {printable(name)!r}{did_you_mean(name, known)}; {there}")

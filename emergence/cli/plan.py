@@ -1,0 +1,169 @@
+"""What a run would do, before it does it: a config settled with its options, described, and its work counted.
+
+In: an experiment's folder and options. Out: `Experiment` and claims, renderables for the terminal.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..config import loading as config
+from ..config.settings import Experiment
+from ..progress import clock
+from ..store import manifest as sealing
+from ..store.manifest import Damaged
+from ..store.store import Item, Store, key_of
+from ..verdicts import predictions
+from .catalogue import Listed
+
+if TYPE_CHECKING:
+    from ..verdicts.predictions import Table as Claims
+
+
+def settle(
+    one: Listed,
+    path: Path | None,
+    params: Sequence[str],
+    model: str | None,
+    steps: str | None,
+    seeds: int | None,
+) -> tuple[Experiment, Claims]:
+    """The config with every option applied, and the claims, checked against each other.
+
+    Raises
+    ------
+    UsageError
+        Whatever is wrong, before anything is loaded or trained.
+    """
+    given: dict[str, object] = dict(config.parse_override(p) for p in params)
+    if model is not None:
+        given["model"] = model
+    experiment = config.narrowed(config.load(path or one.folder / "config.yaml", given), steps, seeds)
+    claims = predictions.load_predictions(one.folder / "predictions.py")
+    predictions.check(claims, experiment)
+    return experiment, claims
+
+
+def described(experiment: Experiment, claims: Claims) -> RenderableType:
+    """`emergence info`."""
+    facts = Table.grid(padding=(0, 2))
+    task = experiment.task
+    rows = {
+        "model": experiment.model,
+        "config": experiment.hash,
+        "classes": ", ".join(task.operations),
+        "problems": f"per class {task.num_train} train, {task.num_valid} validation, {task.num_test} test",
+        "styles": f"trained on {', '.join(task.styles)}; read in {', '.join(task.read_styles)}",
+        "words": "; ".join(f"{c}: {', '.join(words)}" for c, words in experiment.vocabulary.items()),
+    }
+    for name, value in rows.items():
+        facts.add_row(Text(name, style="dim"), Text(value))
+    arms = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("arm", "method", "tuning", "rate", "batch", "checkpoints", "seeds"):
+        arms.add_column(column, header_style="dim")
+    for arm in experiment.arms:
+        tuning = (
+            arm.fine_tune_type
+            if arm.fine_tune_type == "full"
+            else f"{arm.fine_tune_type}, rank {arm.lora.rank}"
+        )
+        steps, seeds = (" ".join(map(str, values)) for values in (arm.checkpoint_steps, arm.seeds))
+        arms.add_row(
+            arm.name, arm.method, tuning, f"{arm.learning_rate:g}", str(arm.batch_size), steps, seeds
+        )
+    said = Table.grid(padding=(0, 2))
+    for claim in claims:
+        said.add_row(Text(claim.id, style="bold"), Text(claim.claim))
+    head = Group(Text(experiment.name, style="bold"), Text(experiment.description), Text(""))
+    return Group(head, facts, Text(""), arms, Text(""), said)
+
+
+def plan(experiment: Experiment, claims: Claims, store: Path) -> RenderableType:
+    """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
+    states, speeds = _states(experiment, Store(store))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("arm", "seed", "steps", "state", "time"):
+        table.add_column(column, header_style="dim")
+    times: list[float | None] = []
+    for (name, seed), state in states.items():
+        arm = experiment.arm(name)
+        steps, speed = arm.checkpoint_steps[-1], speeds.get(_kind(arm.model_dump()))
+        time = "–"
+        if state != "cached":
+            times.append(speed and steps * speed)
+            time = "unknown" if speed is None else f"about {clock(steps * speed)}"
+        table.add_row(name, str(seed), str(steps), state, time)
+    judged = len(claims) * len(experiment.task.operations)
+    last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
+    head = Text(f"{experiment.name}: model {experiment.model}, config {experiment.hash}, store {store}")
+    return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))
+
+
+def _altogether(times: Sequence[float | None]) -> str:
+    known = [seconds for seconds in times if seconds is not None]
+    if len(known) < len(times):
+        return "; how long is known once this model has been trained here in the same way"
+    return f", about {clock(sum(known))} of training" if known else ""
+
+
+_Kind = tuple[str, str]
+
+
+def _kind(arm: Mapping[str, Any]) -> _Kind:
+    """What a step's time depends on most, after the model."""
+    return arm["method"], arm["fine_tune_type"]
+
+
+def _states(experiment: Experiment, store: Store) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
+    """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`."""
+    pairs = [(arm, seed) for arm in experiment.arms for seed in arm.seeds]
+    if not _is_here(experiment.model):
+        return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}, {}
+    from .. import experiment as stages
+    from ..models import loading as models
+
+    source = models.resolve(experiment.model, store)
+    splits = stages.split(experiment)
+    kept = {item.key: item for item in store.entries() if item.kind == "runs"}
+    words = {"complete": "cached", "partial": "interrupted, goes on"}
+    states = {}
+    for arm, seed in pairs:
+        item = kept.get(key_of(stages.spec_of_run(experiment, source, splits, arm, seed)))
+        states[arm.name, seed] = words.get(item.state if item else "", "to train")
+    return states, _speeds(item for item in kept.values() if item.spec.get("model") == source.hash)
+
+
+def _is_here(model: str) -> bool:
+    """Whether a look at the model downloads nothing."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from ..models.loading import EMBEDDED
+
+    if model == EMBEDDED or Path(model).is_dir() or "/" not in model:
+        return True
+    repo, _, revision = model.partition("@")
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str)
+    except HFValidationError:  # no name for a download; a look at it says so
+        return True
+
+
+def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:
+    """Seconds per step of each way to train: the median of what these runs took, from their manifests."""
+    took: dict[_Kind, list[float]] = {}
+    for item in runs:
+        if item.state == "complete":
+            with suppress(Damaged):  # somebody else removes it
+                told = sealing.read(item.path).get("info") or {}
+                if told.get("steps") and told.get("seconds"):
+                    took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
+    return {kind: statistics.median(seconds) for kind, seconds in took.items()}

@@ -1,0 +1,102 @@
+"""What `emergence store` does: list, verify and remove what a store holds. In: its root. Out: lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UsageError
+from ..store.files import size_text
+from ..store.inventory import Item
+from ..store.store import Store
+
+STATES = ("complete", "partial", "corrupt", "damaged")
+_STYLES = {"corrupt": "red", "damaged": "red", "partial": "yellow"}
+
+
+def _rests_on(item: Item) -> tuple[str, ...]:
+    """Results that name the entry; what is nested in it goes with it and is no reason to keep it."""
+    return tuple(name for name in item.used_by if name.startswith("experiments/"))
+
+
+def listed(items: Sequence[Item]) -> Table:
+    """One line an entry."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("kind", "key", "state", "size", "created", "used by"):
+        table.add_column(column, header_style="dim", no_wrap=column != "used by", overflow="fold")
+    for item in items:
+        used = _rests_on(item)
+        shown = ", ".join(used) if len(used) <= 2 else f"{used[0]} and {len(used) - 1} more"
+        state = Text(item.state, style=_STYLES.get(item.state, ""))
+        created = f"{item.created:%Y-%m-%d %H:%M}"
+        table.add_row(item.kind, item.key, state, size_text(item.size), created, Text(shown or "–"))
+    return table
+
+
+def table(root: Path) -> RenderableType:
+    """`emergence store list`."""
+    items = Store(root).entries()
+    return listed(items) if items else Text(f"{root}: nothing is kept")
+
+
+def verify(root: Path) -> tuple[list[str], bool]:
+    """Hash everything; a line for each damaged entry and one with the counts, and whether all is sound."""
+    store = Store(root)
+    items = store.entries()
+    checked = {i.path: store.verify(i) for i in items if i.state in ("complete", "damaged")}
+    there = {path: said for path, said in checked.items() if os.path.lexists(path)}  # not removed meanwhile
+    found = {path: said for path, said in there.items() if said}
+    aside = sum(item.state == "corrupt" for item in items)
+    counts = f"{len(there)} entries, {len(found)} damaged" + (
+        f"; {aside} corrupt ones moved aside before" if aside else ""
+    )
+    return [*(f"{path}: {problem}" for path, problem in found.items()), counts], not found
+
+
+def choose(
+    root: Path, keys: Sequence[str], older_than: int | None, state: str | None, force: bool
+) -> list[Item]:
+    """The entries that `remove` is asked for.
+
+    Raises
+    ------
+    UsageError
+        Nothing named, nothing found, or results rest on one and `force` is off.
+    """
+    if not keys and older_than is None and state is None:
+        raise UsageError(
+            "name keys, --older-than DAYS or --state STATE; `emergence store list` shows what there is"
+        )
+    if state is not None and state not in STATES:
+        raise UsageError(f"--state {state!r} is none of {', '.join(STATES)}")
+    items = Store(root).entries()
+    if unknown := [key for key in keys if all(item.key != key for item in items)]:
+        raise UsageError(f"{root}: holds no {', '.join(unknown)}; `emergence store list` shows the keys")
+    before = datetime.now(UTC) - timedelta(days=older_than or 0)
+    chosen = [
+        item
+        for item in items
+        if (not keys or item.key in keys)
+        and (state is None or item.state == state)
+        and (older_than is None or item.created <= before)
+    ]
+    used = [item for item in chosen if _rests_on(item)]
+    if used and not force:
+        raise UsageError(f"{used[0].key} is used by {_rests_on(used[0])[0]}; --force removes it all the same")
+    if not chosen:
+        raise UsageError(f"{root}: nothing of that age and state")
+    # An entry that lies in another chosen one goes with it.
+    return [item for item in chosen if not any(other.path in item.path.parents for other in chosen)]
+
+
+def remove(root: Path, items: Sequence[Item]) -> None:
+    """Remove them for good."""
+    store = Store(root)
+    for item in items:
+        store.remove(item)

@@ -1,0 +1,1 @@
+"""What a `config.yaml` may say, and what it comes to."""

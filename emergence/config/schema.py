@@ -1,0 +1,290 @@
+"""What a `config.yaml` may say: every field with its type, range, default and meaning.
+
+In: plain data of a YAML file. Out: validated, but not yet resolved: unset fields are filled in by `resolver`.
+`docs/configuration.md` is made from here. The layout is that of `lazarus experiment` (chrishayuk/chuk-mlx).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ..tasks import examples
+from ..tasks import task as tasks
+from ..wording import did_you_mean, quoted
+
+CLASS_NAMES = {
+    "addition": "add",
+    "subtraction": "subtract",
+    "multiplication": "multiply",
+    "division": "divide",
+}
+"""Other names of the operations that are understood wherever a class is named."""
+UNUSED = {
+    "training": ("log_interval", "eval_interval", "gradient_accumulation_steps", "warmup_steps"),
+    "method": ("num_iterations", "group_size", "log_interval", "eval_interval"),
+}
+"""Fields of lazarus configs that mean nothing here; they are noticed, not refused."""
+
+OWN = {"classes": "own"}
+"""Context of a validation in which classes may have any name."""
+
+Method = Literal["sft", "shuffled", "classified", "dual_reward", "grpo"]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_TARGET = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def is_own(data: object) -> bool:
+    """Whether a document asks for examples of its own, so that their classes are its classes."""
+    parameters = data.get("parameters") if isinstance(data, dict) else None
+    return isinstance(parameters, dict) and parameters.get("examples") is not None
+
+
+def _operation(value: object, info: Any) -> object:
+    return CLASS_NAMES.get(value, value) if isinstance(value, str) and info.context != OWN else value
+
+
+def _known(operation: str, info: Any) -> str:
+    if info.context == OWN:
+        if wrong := examples.unnameable(operation):
+            raise ValueError(wrong)
+    elif operation not in tasks.OPERATIONS:
+        hint = did_you_mean(operation, tasks.OPERATIONS)
+        raise ValueError(f"unknown operation {quoted(operation)}{hint}; known: {', '.join(tasks.OPERATIONS)}")
+    return operation
+
+
+def _renamed(value: object, info: Any) -> object:
+    if not isinstance(value, dict):
+        return value
+    names = [_operation(key, info) for key in value]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise ValueError(f"the class {twice} is given twice under two names; keep one")
+    return dict(zip(names, value.values(), strict=True))
+
+
+def _flag(value: object) -> object:
+    words = {"yes": True, "on": True, "no": False, "off": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if twice := next((v for v in values if values.count(v) > 1), None):
+        raise ValueError(f"{twice!r} is given twice; drop one")
+    return values
+
+
+def _ordered(steps: list[int]) -> list[int]:
+    _distinct(steps)
+    if steps != sorted(steps):
+        raise ValueError(f"the steps must ascend; write {sorted(steps)}")
+    return steps
+
+
+def _range(pair: list[int]) -> list[int]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the lower end is above the upper one; write [{pair[1]}, {pair[0]}]")
+    return pair
+
+
+def _some(number: int | None) -> int | None:
+    if number == 0:
+        raise ValueError("0 blocks would train nothing; write -1 for all of them")
+    return number
+
+
+def _not_the_tail(target: str) -> str:
+    if any(part in target.lower() for part in ("embed", "lm_head", "wte", "norm")):
+        raise ValueError(
+            "an adapter on the embedding, a norm or the head would move the lens; name layers of blocks"
+        )
+    return target
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Step = Annotated[int, Field(ge=0, le=10_000_000)]
+StepList = Annotated[
+    list[Step], Field(min_length=1, max_length=1000), AfterValidator(_ordered), BeforeValidator(_listed)
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SeedList = Annotated[
+    list[Seed], Field(min_length=1, max_length=100), AfterValidator(_distinct), BeforeValidator(_listed)
+]
+Operation = Annotated[
+    str,
+    BeforeValidator(_operation),
+    AfterValidator(_known),
+    Field(json_schema_extra={"enum": list(tasks.OPERATIONS)}),
+]
+Style = Literal["symbolic", "worded"]
+Operand = Annotated[int, Field(ge=0, le=tasks.LARGEST)]
+OperandRange = Annotated[
+    list[Operand], Field(min_length=2, max_length=2), AfterValidator(_range), BeforeValidator(_listed)
+]
+Target = Annotated[str, Field(pattern=_TARGET, max_length=100), AfterValidator(_not_the_tail)]
+Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+Word = Annotated[str, Field(min_length=1, max_length=40)]
+ByClass = BeforeValidator(_renamed)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Lora(_Section):
+    """Low-rank adapters (arXiv:2106.09685). Unset fields are taken from the section further out."""
+
+    rank: Annotated[int | None, Field(ge=1, le=4096)] = Field(
+        default=None, description="rank of each adapter; 16 if unset"
+    )
+    alpha: Annotated[float | None, Field(gt=0, le=1e6)] = Field(
+        default=None, description="the update is multiplied by alpha / rank (mlx-lm's `scale`); 32 if unset"
+    )
+    dropout: Annotated[float | None, Field(ge=0, lt=1)] = Field(
+        default=None, description="share of the adapters' inputs dropped while training; 0 if unset"
+    )
+    targets: Annotated[
+        list[Target] | None, Field(min_length=1, max_length=50), AfterValidator(lambda v: v and _distinct(v))
+    ] = Field(
+        default=None, description="layers of each block that get one; q_proj, k_proj, v_proj, o_proj if unset"
+    )
+    num_layers: Annotated[int | None, Field(ge=-1, le=10_000), AfterValidator(_some)] = Field(
+        default=None, description="how many of the last blocks get them; -1, all of them, if unset"
+    )
+
+
+class Arm(_Section):
+    """One way to train. Unset fields are taken from `training`."""
+
+    enabled: Flag = Field(default=True, description="whether the arm runs")
+    method: Method = Field(
+        default="sft",
+        description="`sft`; `shuffled`: answers permuted within the class, a control; `classified` or "
+        "`dual_reward`: the class word at an intermediate layer is taught, too; `grpo` is refused",
+    )
+    use_lora: Flag | None = Field(default=None, description="false is `fine_tune_type: full`")
+    fine_tune_type: Literal["lora", "dora", "full"] | None = Field(
+        default=None, description="as in mlx-lm; lora if unset"
+    )
+    learning_rate: Rate | None = Field(default=None, description="of Adam")
+    batch_size: Batch | None = Field(default=None, description="rows a step")
+    max_steps: Steps | None = Field(default=None, description="optimizer updates")
+    checkpoint_steps: StepList | None = Field(
+        default=None,
+        description="updates after which a checkpoint is kept; those inherited beyond max_steps are left out",
+    )
+    seeds: SeedList | None = Field(default=None, description="one run each")
+    classifier_weight: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=0.7,
+        description="classified: weight of the class word's loss beside the answer's, which weighs 1",
+    )
+    classifier_layer_pct: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.54,
+        description="classified: depth at which the class word is read, as a share of the layers",
+    )
+    classifier_targets: Annotated[dict[Operation, Word] | None, ByClass] = Field(
+        default=None, description="classified: the word of each class; the operation's own name if unset"
+    )
+    lora: Lora = Field(default=Lora(), description="adapters of this arm")
+
+
+class Training(_Section):
+    """How the arms are trained; each may say otherwise for itself."""
+
+    max_steps: Steps = Field(default=300, description="optimizer updates")
+    batch_size: Batch = Field(default=16, description="rows a step, classes mixed")
+    learning_rate: Rate = Field(default=5e-4, description="of Adam")
+    checkpoint_steps: StepList = Field(
+        default=[0, 25, 50, 100, 150, 200, 300],
+        description="updates after which a checkpoint is kept; 0 always is",
+    )
+    seeds: SeedList = Field(default=[0, 1, 2], description="one run of each arm for each")
+    lora: Lora = Field(default=Lora(), description="adapters of all arms; also written `parameters.lora`")
+    training_methods: Annotated[dict[Name, Arm], Field(min_length=1, max_length=20)] = Field(
+        default={"sft": Arm()}, description="the arms by name"
+    )
+
+
+class Prompt(_Section):
+    """A prompt to look at, with the answer that it should have."""
+
+    prompt: str = Field(description="such as `7 * 8 = `")
+    expected: str | None = Field(
+        default=None, description="its answer, checked; computed if unset (needed with `examples`)"
+    )
+
+
+def _prompts(value: object) -> object:
+    return {"prompt": value} if isinstance(value, str) else value
+
+
+PromptList = Annotated[list[Annotated[Prompt, BeforeValidator(_prompts)]], Field(max_length=1000)]
+
+
+class Parameters(_Section):
+    """The task, what is looked for, and what is shown."""
+
+    seed: Seed = Field(default=0, description="draws the problems, not the training")
+    num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        default=1800, description="training problems, all classes together; each class gets the same number"
+    )
+    num_valid: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=30, description="validation problems a class"
+    )
+    num_test: Annotated[int, Field(ge=10, le=100_000)] = Field(
+        60, description="test problems a class, the ones judged"
+    )
+    examples: Annotated[str | None, Field(min_length=1, max_length=500)] = Field(
+        default=None,
+        description="a JSONL file of prompts of your own, in the config's folder, a line each: "
+        '`{"class": "even", "prompt": "The number 48 is", "answer": " even"}`; its classes, any names, are '
+        "those of `task_vocabulary`, its style is `own`; without `operations`, `operands`, `styles`, "
+        "`read_styles`",
+    )
+    operations: Annotated[list[Operation], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
+        default=None, description="the classes; those of `task_vocabulary` if unset"
+    )
+    operands: Annotated[dict[Operation, OperandRange], ByClass] = Field(
+        default={},
+        description="smallest and largest operand by class (divide: divisor and quotient); [2, 99] if unset",
+    )
+    styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        default=["symbolic"], description="prompt styles that are trained on"
+    )
+    read_styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        default=["symbolic", "worded"], description="prompt styles that are read at every checkpoint"
+    )
+    lora: Lora = Field(
+        Lora(), description="adapters of all arms, if neither `training.lora` nor the arm says"
+    )
+    task_vocabulary: Annotated[dict[Operation, list[Word]], Field(max_length=20), ByClass] = Field(
+        description="words and operator glyphs by class; numbers are left out, answers come from each problem"
+    )
+    test_prompts: Annotated[dict[Operation, PromptList], ByClass] = Field(
+        default={},
+        description="prompts that are shown in the report; kept out of training, validation and test",
+    )
+
+
+class Layout(_Section):
+    """The whole file."""
+
+    name: Name = Field(description="of the experiment: letters, digits, `_`, `-`, `.`")
+    description: Annotated[str, Field(max_length=2000)] = Field(
+        default="", description="a sentence for people"
+    )
+    model: Annotated[str, Field(min_length=1, max_length=500)] = Field(
+        description="`smollm2-135m-instruct` (embedded), a hub id or a folder"
+    )
+    training: Training = Field(default=Training(), description="see below")
+    parameters: Parameters = Field(description="see below")

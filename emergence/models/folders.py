@@ -1,0 +1,166 @@
+"""Models stage: what is in a model folder, looked at before anything of it is used.
+
+In: a folder that may come from anywhere. Out: its content hash, or one line saying why it is refused. Nothing
+is executed and no weight is trusted: code (`model_file`, `auto_map`) and pickles are refused by name;
+truncated and missing shards are found from the safetensors headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import BrokenExperiment, NotMeasurable
+from ..store.files import digest
+
+WEIGHTS = "model*.safetensors"
+TOKENIZER = ("tokenizer.model", "tiktoken.model", "*.tiktoken", "vocab.txt", "merges.txt", "*.jinja")
+PATTERNS = ("*.json", WEIGHTS, *TOKENIZER)
+"""The files of a folder that are downloaded, hashed and read; never code, never pickles."""
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_MAX_JSON = 200 << 20  # bytes; the largest tokenizer.json in use has 35 MB
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, after everything that can be refused without reading a weight was looked at.
+
+    Raises NotMeasurable for what is refused (code, pickles) and BrokenExperiment for what is damaged.
+    """
+    config = read_json(folder / "config.json")
+    _refuse_code(folder)
+    shards = sorted(folder.glob(WEIGHTS))
+    if not shards:
+        _refuse_pickles(folder)
+        raise BrokenExperiment(f"{folder} holds no {WEIGHTS}; copy or download the weights again")
+    _all_shards(folder, shards)
+    for shard in shards:
+        _check_header(shard)
+    if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"\w[\w.-]*", config["model_type"]):
+        raise BrokenExperiment(
+            f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not a name"
+        )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file that need not be one; raises BrokenExperiment, one line."""
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ValueError(f"larger than {_MAX_JSON >> 20} MB")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BrokenExperiment(f"{path.parent} holds no {path.name}; is it a model folder?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BrokenExperiment(f"{path} cannot be read: {first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise BrokenExperiment(f"{path} holds {type(content).__name__}, not an object")
+    return content
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 (hex) over names and contents of the files that decide what the model computes and reads.
+
+    Raises BrokenExperiment for a file that is damaged, or a link to none.
+    """
+    files = {path.name: path for pattern in PATTERNS for path in folder.glob(pattern)}
+    files.pop("manifest.json", None)  # the store's own note, with a date
+    whole = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        try:
+            state = path.stat()
+            found = _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+        except FileNotFoundError:
+            raise BrokenExperiment(f"{path} leads to no file; copy or download it again") from None
+        whole.update(f"{name} {found}\n".encode())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash of one file, once per process unless size or time changed."""
+    found = digest(path)
+    # The hub's cache names large files by their SHA-256: a damaged download shows here.
+    if path.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", path.name) and path.name != found:
+        raise BrokenExperiment(f"{path} is damaged (SHA-256 {found[:16]}…); delete it and download again")
+    return found
+
+
+def _refuse_code(folder: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        if not (folder / name).exists():
+            continue
+        for key in ("model_file", "auto_map"):
+            if key in read_json(folder / name):
+                raise NotMeasurable(
+                    f"{folder / name} asks to run its own code ({key}), which is never done; "
+                    "use a conversion of this model without it"
+                )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if names:
+        raise NotMeasurable(
+            f"{folder} holds its weights as pickles ({', '.join(names[:3])}), which can run code and are "
+            "never loaded; use a conversion to safetensors"
+        )
+
+
+def _all_shards(folder: Path, shards: list[Path]) -> None:
+    """Every file that the index or the numbering of the shards promises is there."""
+    wanted: set[str] = set()
+    if (index := folder / "model.safetensors.index.json").exists():
+        table = read_json(index).get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+            raise BrokenExperiment(f"{index}: weight_map does not name a file for every tensor")
+        wanted |= set(table.values())
+    for shard in shards:
+        if numbers := re.fullmatch(r"(model.*)-(\d+)-of-(\d+)\.safetensors", shard.name):
+            stem, width, count = numbers[1], len(numbers[2]), int(numbers[3])
+            wanted |= {
+                f"{stem}-{i:0{width}d}-of-{numbers[3]}.safetensors" for i in range(1, min(count, 9999) + 1)
+            }
+    missing = sorted(wanted - {shard.name for shard in shards})
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BrokenExperiment(f"{folder} lacks {', '.join(missing[:3])}{more}; copy or download it again")
+
+
+def _check_header(path: Path) -> None:
+    """A safetensors file's header is readable and its tensors fill the file exactly.
+
+    Format: 8 bytes of header length, a JSON object of name to {dtype, shape, data_offsets}, the data.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, 100 << 20):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+        spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
+        ends = [0, *(end for _, end in spans)]
+        if [start for start, _ in spans] != ends[:-1]:
+            raise ValueError("its tensors overlap or leave gaps")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BrokenExperiment(f"{path} is not a readable safetensors file: {first_line(error)}") from None
+    if ends[-1] != size - 8 - length:
+        raise BrokenExperiment(
+            f"{path} is truncated or padded: {size} bytes, its header promises {8 + length + ends[-1]}"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for a one-line error."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

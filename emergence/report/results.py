@@ -1,0 +1,203 @@
+"""What a run leaves for other programs: `verdicts.json`, Parquet, CSV, `run_*.json`.
+
+In: verdicts, a `Study`. Out: files, documented in docs/data.md; `open_run` reads them back as pandas frames
+and arrays with named axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..analysis import frames
+from ..config.settings import shown_model
+from ..errors import BrokenExperiment, UsageError
+from ..readings.readings import Study
+from ..store.files import write_atomic
+from ..verdicts.judging import Verdict
+from .records import VERDICTS, plain
+
+SCHEMA = 1
+"""Of `verdicts.json`; raised when a field changes its meaning or goes."""
+READINGS, STRENGTH = "readings.parquet", "strength"
+
+
+@dataclass(frozen=True)
+class Named:
+    """An array that knows its axes: `values[seed, step, layer, prompt]`, with the labels along each."""
+
+    values: np.ndarray
+    axes: tuple[str, ...]
+    labels: dict[str, list[Any]]
+
+    def sel(self, **at: Any) -> Named:
+        """The slice at given labels: `array.sel(step=300, layer=16)`."""
+        values, axes, labels = self.values, list(self.axes), dict(self.labels)
+        for name, label in at.items():
+            if name not in axes:
+                raise UsageError(f"axis {name!r} is none of {', '.join(axes)}")
+            if label not in labels[name]:
+                raise UsageError(f"{name}={label!r} is none of {labels[name]}")
+            values = np.take(values, labels[name].index(label), axis=axes.index(name))
+            axes.remove(name)
+            del labels[name]
+        return Named(values, tuple(axes), labels)
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """The results of one experiment on one model, read from its folder."""
+
+    folder: Path
+    info: dict[str, Any]
+    """Everything of `verdicts.json` but the verdicts: experiment, model, provenance, ..."""
+
+    @functools.cached_property
+    def verdicts(self) -> pd.DataFrame:
+        """One row a verdict, a column a field of `Verdict`."""
+        return pd.DataFrame([dataclasses.asdict(v) for v in read_verdicts(self.folder)[1]])
+
+    @functools.cached_property
+    def strength(self) -> pd.DataFrame:
+        """Means over the evaluation half by arm, seed, style, operation, family, step, layer."""
+        return pd.read_parquet(_existing(self.folder / f"{STRENGTH}.parquet"))
+
+    @functools.cached_property
+    def readings(self) -> pd.DataFrame:
+        """One row a reading: arm, seed, step, layer, prompt."""
+        return pd.read_parquet(_existing(self.folder / READINGS))
+
+    def prompts(self) -> pd.DataFrame:
+        """One row a prompt: text, operation, style, half; the index is the `prompt` axis."""
+        columns = ["prompt", "text", "operation", "style", "half"]
+        return self.readings[columns].drop_duplicates().set_index("prompt").sort_index()
+
+    def array(self, arm: str, column: str = "words") -> Named:
+        """A column of `readings`, such as `words`, `answer` or `kl`, as `[seed, step, layer, prompt]`.
+
+        Raises
+        ------
+        UsageError
+            No such arm or column.
+        """
+        if column not in self.readings.columns:
+            raise UsageError(f"column {column!r} is none of {', '.join(self.readings.columns)}")
+        rows = self.readings[self.readings["arm"] == arm]
+        if rows.empty:
+            raise UsageError(f"arm {arm!r} is none of {', '.join(self.readings['arm'].unique())}")
+        axes = ("seed", "step", "layer", "prompt")
+        rows = rows.sort_values(list(axes), kind="stable")
+        labels = {axis: sorted(rows[axis].unique().tolist()) for axis in axes}
+        return Named(rows[column].to_numpy().reshape([len(labels[a]) for a in axes]), axes, labels)
+
+
+def open_run(folder: str | Path) -> OpenRun:
+    """Open the results in `folder` (`<store>/experiments/<name>`).
+
+    Raises
+    ------
+    UsageError
+        There are none.
+    """
+    folder = Path(folder)
+    return OpenRun(folder, read_verdicts(folder)[0])
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file; run the experiment first")
+    return path
+
+
+def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `verdicts.json`."""
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment.name,
+        "model": shown_model(experiment.model),
+        "config_hash": experiment.hash,
+        "predictions_version": plain(provenance.get("predictions_version")),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "provenance": plain(provenance),
+        "verdicts": [plain(dataclasses.asdict(v)) for v in verdicts],
+    }
+
+
+def read_verdicts(folder: Path) -> tuple[dict[str, Any], list[Verdict]]:
+    """What stands in `verdicts.json`: everything else, and the verdicts.
+
+    Raises
+    ------
+    UsageError
+        No results yet, or a schema that this version does not read.
+    BrokenExperiment
+        The file is damaged.
+    """
+    path = folder / VERDICTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema, rows = content["schema"], content.pop("verdicts")
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: no results yet; run the experiment first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenExperiment(f"{path}: damaged ({error}); run the experiment again") from None
+    if schema != SCHEMA:
+        raise UsageError(
+            f"{path}: schema {schema} is not {SCHEMA}, which this version reads; run the experiment again"
+        )
+    return content, [_verdict(row) for row in rows]
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    known = {f.name for f in dataclasses.fields(Verdict)}
+    values = {k: v for k, v in row.items() if k in known}
+    values["token_ids"] = tuple(values.get("token_ids") or ())
+    onset = values.get("onset")
+    values["onset"] = None if onset is None else (onset[0], onset[1])
+    return Verdict(**values)
+
+
+def write_tidy(folder: Path, study: Study) -> list[Path]:
+    """`readings.parquet` (a row a reading), `strength.parquet` and `strength.csv` (means)."""
+    strengths = frames.strengths(study)
+    writers: dict[str, Callable[[Path], Any]] = {
+        READINGS: functools.partial(_write_readings, study),
+        f"{STRENGTH}.parquet": lambda path: strengths.to_parquet(path, compression="zstd", index=False),
+        f"{STRENGTH}.csv": lambda path: strengths.to_csv(path, index=False, float_format="%.6g"),
+    }
+    for name, writer in writers.items():
+        write_atomic(folder / name, writer)
+    return [folder / name for name in writers]
+
+
+def _write_readings(study: Study, path: Path) -> None:
+    """A table a run, one after the other: all at once would need their memory at once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: pq.ParquetWriter | None = None
+    try:
+        for run in study.runs:
+            table = pa.Table.from_pandas(frames.tidy(run), preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, _plain_schema(table.schema), compression="zstd")
+            writer.write_table(table.cast(_plain_schema(table.schema)))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _plain_schema(schema: Any) -> Any:
+    """Categories as strings: every run has its own, and one file needs one schema."""
+    import pyarrow as pa
+
+    fields = [pa.field(f.name, pa.string()) if pa.types.is_dictionary(f.type) else f for f in schema]
+    return pa.schema(fields)

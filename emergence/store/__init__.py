@@ -1,0 +1,1 @@
+"""What is kept: entries whose key hashes everything that decides their content, never half-written."""

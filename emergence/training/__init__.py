@@ -1,0 +1,1 @@
+"""One run, from base model to checkpoints."""

@@ -1,0 +1,177 @@
+"""Stage training, data side: which rows make up step `n`, as arrays.
+
+In: tokenised rows (`tokens.Row`) and a seed. Out: `Batch`es, padded on the right only to their own longest
+row, with every class in every batch. The batch of a step is a pure function of (rows, seed, step), so a
+resumed run sees the same data without any generator state being kept. Pure NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int
+
+from ..tasks import examples
+from ..tasks.vocabulary import Row
+
+# Batches whose rows are handed out together, like lengths into the same batch.
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as one rectangle, and where in it something is learned.
+
+    `tokens` [row, position] int32: prompt and answer without the end of text (nothing is predicted from it).
+    `row`, `position`, `target` [token] int32: token `target` is to be predicted from `tokens[row, position]`;
+    answers and end of text only, so neither prompts nor padding are ever supervised.
+    `last` [row] int32: position of each prompt's last token. `operation`: class of each row.
+    """
+
+    tokens: Int[np.ndarray, "row position"]
+    row: Int[np.ndarray, " token"]
+    position: Int[np.ndarray, " token"]
+    target: Int[np.ndarray, " token"]
+    last: Int[np.ndarray, " row"]
+    operation: tuple[str, ...]
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    """Put rows into one rectangle no wider than the longest of them needs."""
+    inputs = [(*r.prompt_ids, *r.answer_ids[:-1]) for r in rows]
+    tokens = np.zeros((len(rows), max(map(len, inputs))), np.int32)
+    for line, ids in zip(tokens, inputs, strict=True):
+        line[: len(ids)] = ids
+    last = np.array([len(r.prompt_ids) - 1 for r in rows], np.int32)
+    counts = [len(r.answer_ids) for r in rows]
+    row = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+    within = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
+    target = np.concatenate([np.array(r.answer_ids, np.int32) for r in rows])
+    return Batch(tokens, row, last[row] + within, target, last, tuple(r.problem.operation for r in rows))
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt_ids) + len(row.answer_ids)
+
+
+def in_length_order(rows: Sequence[Row], size: int) -> list[Batch]:
+    """Return all rows, `size` at a time, like lengths together: for scoring, where no order matters."""
+    ordered = sorted(rows, key=_length)
+    return [collate(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+
+
+def strata(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
+    """Row indices by (style, class), classes changing fastest: a batch takes from all of them in turn."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, r in enumerate(rows):
+        found.setdefault((r.style, r.problem.operation), []).append(i)
+    return dict(sorted(found.items()))
+
+
+class Batches:
+    """An endless, seeded, stratified stream of batches over `rows`.
+
+    Classes are dealt in turn, so no two of them ever differ by more than one row in a batch or in total.
+    Within a class every row is used once before any is used twice. Within a window of batches, like lengths
+    of *each* class go together: less padding, and no batch that lacks a class.
+    """
+
+    def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
+        self._rows, self._size, self._seed = rows, batch_size, seed
+        self._strata = list(strata(rows).values())
+        self._window: tuple[int, list[list[int]]] = (-1, [])
+        self._epochs: dict[tuple[int, int], np.ndarray] = {}
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch that update `step` (counted from 0) learns from."""
+        return collate([self._rows[i] for i in self.indices(step)])
+
+    def indices(self, step: int) -> list[int]:
+        """Return the indices into `rows` of that batch."""
+        window, offset = divmod(step, _WINDOW)
+        if self._window[0] != window:
+            self._window = (window, self._deal(window))
+        return self._window[1][offset]
+
+    def _draw(self, stratum: int, n: int) -> int:
+        """Return the `n`-th row that a stratum gives away: a new permutation each time round."""
+        members = self._strata[stratum]
+        epoch, i = divmod(n, len(members))
+        if (stratum, epoch) not in self._epochs:
+            self._epochs = {k: v for k, v in self._epochs.items() if k[0] != stratum or k[1] >= epoch - 1}
+            rng = np.random.default_rng([self._seed, stratum, epoch])
+            self._epochs[stratum, epoch] = rng.permutation(len(members))
+        return members[int(self._epochs[stratum, epoch][i])]
+
+    def _deal(self, window: int) -> list[list[int]]:
+        first = window * _WINDOW * self._size
+        slots = range(first, first + _WINDOW * self._size)
+        drawn: dict[int, list[int]] = {}
+        for slot in slots:
+            n, stratum = divmod(slot, len(self._strata))
+            drawn.setdefault(stratum, []).append(self._draw(stratum, n))
+        for queue in drawn.values():
+            queue.sort(key=lambda i: _length(self._rows[i]), reverse=True)
+        dealt = [drawn[slot % len(self._strata)].pop() for slot in slots]
+        batches = [dealt[i : i + self._size] for i in range(0, len(dealt), self._size)]
+        # Short batches first in every window would be a curriculum nobody asked for.
+        order = np.random.default_rng([self._seed, window]).permutation(_WINDOW)
+        return [batches[i] for i in order]
+
+
+def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
+    """Permute the answers within each class and style: the control that has nothing to learn.
+
+    Prompts, the multiset of answers and so every token count stay as they are. No row keeps its own answer,
+    save where one answer belongs to more than half of a class (then as few as can be). `problem` still says
+    the truth.
+
+    Examples of one's own are permuted over all classes instead: there the class may settle the answer (even,
+    odd), and within it nothing would change. Every class then has answers of all classes, in the shares that
+    they have of all rows, to within one row more than classes times share: two where classes are of one size.
+    """
+    rng = np.random.default_rng([seed, 0x5EED])
+    out = list(rows)
+    own = [members for (style, _), members in strata(rows).items() if style == examples.STYLE]
+    for i, source in _across(own, rng):
+        out[i] = replace(rows[i], answer_ids=rows[source].answer_ids)
+    for (style, _), members in strata(rows).items():
+        if style == examples.STYLE:
+            continue
+        answers = np.array([rows[i].problem.answer for i in members])
+        for i, source in zip(members, _derangement(answers, rng), strict=True):
+            out[i] = replace(rows[i], answer_ids=rows[members[source]].answer_ids)
+    return tuple(out)
+
+
+def _across(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Rows, each with one whose answer it gets: a permutation that gives every group its share of each group.
+
+    Sources of all groups are spread evenly over one line, of which each group takes one piece.
+    """
+    spread = [
+        ((rank + 0.5) / len(group), int(i))
+        for group in groups
+        for rank, i in enumerate(rng.permutation(group))
+    ]
+    takers = [int(i) for group in groups for i in rng.permutation(group)]
+    return list(zip(takers, (i for _, i in sorted(spread)), strict=True))
+
+
+def _derangement(answers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random permutation that leaves as few values in place as possible.
+
+    Each swap mends one conflict and makes none; when no swap is left, every row with another answer has
+    been given the conflicting one already, which is the minimum.
+    """
+    source = rng.permutation(len(answers))
+    for i in np.flatnonzero(answers[source] == answers):
+        if answers[source[i]] != answers[i]:
+            continue
+        mends = np.flatnonzero((answers[source] != answers[i]) & (answers != answers[source[i]]))
+        if len(mends):
+            j = rng.choice(mends)
+            source[[i, j]] = source[[j, i]]
+    return source

@@ -1,0 +1,159 @@
+"""Stage training, loss side: what an arm minimises and how well it does, in MLX.
+
+In: the model with its adapters in, and a `Batch`. Out: losses that can be differentiated, and scores that
+cannot. The `classified` objective follows the lazarus experiment's dual reward: the answer as in SFT, plus
+a word read by the logit lens (nostalgebraist 2020) in the middle of the same forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..backend import numpy_ops
+from ..errors import UsageError
+from ..lens.logit_lens import LogitLens
+from .batches import Batch
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The term that asks for the class word at `layer`, at the last token of the prompt.
+
+    `targets`: token id of each class's word. `weight`: its share beside the answer loss (which has weight 1).
+    """
+
+    layer: int
+    weight: float
+    targets: Mapping[str, int]
+
+
+def nearest_layer(depth: float, n_layers: int) -> int:
+    """Return the block whose depth `(layer + 1) / n_layers` is nearest `depth`; the lower of two as near."""
+    # Rounded, because 1/3 and 2/3 are not as far from 1/2 in floating point.
+    return min(range(n_layers), key=lambda layer: round(abs((layer + 1) / n_layers - depth), 9))
+
+
+def word_id(tokenizer: Any, word: str) -> int:
+    """Return the id of a word that is one token, bare or after a space (as it would stand in a text).
+
+    Raises `UsageError` for a word with neither: half a word names no class.
+    """
+    for text in (word, f" {word}"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) == 1:
+            return int(ids[0])
+    raise UsageError(
+        f"classifier_targets: {word!r} is not one token here, bare or after a space; name another word"
+    )
+
+
+def classifier_loss(
+    logits: Float[mx.array, "row vocab"], operation: tuple[str, ...], classifier: Classifier
+) -> Float[mx.array, ""]:
+    """Return the mean cross-entropy (nats) of each row's class word."""
+    targets = mx.array([classifier.targets[o] for o in operation])
+    return numpy_ops.cross_entropy(logits.astype(mx.float32), targets).mean()
+
+
+def answer_loss(
+    logits: Float[mx.array, "token vocab"], target: Int[mx.array, " token"]
+) -> Float[mx.array, ""]:
+    """Return the mean cross-entropy (nats) over supervised tokens: answers and ends of text."""
+    return numpy_ops.cross_entropy(logits.astype(mx.float32), target).mean()
+
+
+class Objective:
+    """What a run minimises: the answer loss, and for `classified` the weighted classifier loss beside it.
+
+    One forward pass serves both. Its own logits are never evaluated: the head runs on the positions that
+    count only, as the lens's `tail` on the recorded states, which is the model's own readout.
+    """
+
+    def __init__(self, lens: LogitLens, classifier: Classifier | None = None) -> None:
+        self.lens, self.classifier = lens, classifier
+
+    def read(self, model: Any, batch: Batch) -> tuple[mx.array, mx.array | None]:
+        """Return logits [token, vocab] where supervised, and [row, vocab] of the classifier's layer."""
+        with self.lens.capture() as states:
+            model(mx.array(batch.tokens))
+        answer = self._tail(states[-1][mx.array(batch.row), mx.array(batch.position)])
+        if self.classifier is None:
+            return answer, None
+        ends = states[self.classifier.layer][mx.arange(len(batch.last)), mx.array(batch.last)]
+        return answer, self._tail(ends)
+
+    def _tail(self, hidden: mx.array) -> mx.array:
+        with numpy_ops.lazily():  # the tail's throw-away blocks are never to be computed
+            return self.lens.tail(hidden)
+
+    def losses(self, model: Any, batch: Batch) -> tuple[mx.array, list[mx.array]]:
+        """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one."""
+        logits, words = self.read(model, batch)
+        parts = [answer_loss(logits, mx.array(batch.target))]
+        if self.classifier is None or words is None:
+            return parts[0], parts
+        parts.append(classifier_loss(words, batch.operation, self.classifier))
+        return parts[0] + self.classifier.weight * parts[1], parts
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well rows are answered: `loss` is nats per supervised token; the others are shares of rows.
+
+    `first`: the answer's first token is the likeliest. `exact`: every token of answer and end is, each
+    given the true ones before it, which is when greedy decoding writes exactly the answer.
+    """
+
+    loss: float
+    first: dict[str, float]
+    exact: dict[str, float]
+
+    @property
+    def mean_first(self) -> float:
+        """Share of first tokens right, classes weighing the same."""
+        return sum(self.first.values()) / len(self.first)
+
+    @property
+    def mean_exact(self) -> float:
+        """Share of whole answers right, classes weighing the same."""
+        return sum(self.exact.values()) / len(self.exact)
+
+    def summary(self) -> dict[str, object]:
+        """Return the columns of a line of `train.jsonl`."""
+        return {
+            "valid_loss": self.loss,
+            "valid_accuracy": self.mean_first,
+            "valid_exact": self.mean_exact,
+            "valid_accuracy_by_class": self.first,
+            "valid_exact_by_class": self.exact,
+        }
+
+
+def score(read: Callable[[Batch], mx.array], batches: Sequence[Batch]) -> Score:
+    """Score rows: the loss over all their tokens, the shares class by class."""
+    nats, n_tokens = 0.0, 0
+    hits: dict[str, list[tuple[bool, bool]]] = {}
+    for batch in batches:
+        logits = read(batch)
+        target = mx.array(batch.target)
+        losses = numpy_ops.cross_entropy(logits.astype(mx.float32), target)
+        right = mx.argmax(logits, axis=-1) == target
+        mx.eval(losses, right)
+        nats += float(np.asarray(losses, np.float64).sum())
+        n_tokens += len(batch.target)
+        right_ = np.asarray(right)
+        for i, operation in enumerate(batch.operation):
+            mine = right_[batch.row == i]
+            hits.setdefault(operation, []).append((bool(mine[0]), bool(mine.all())))
+    shares = {o: np.mean(np.array(h, float), axis=0) for o, h in sorted(hits.items())}
+    return Score(
+        nats / n_tokens,
+        {o: float(s[0]) for o, s in shares.items()},
+        {o: float(s[1]) for o, s in shares.items()},
+    )
