@@ -241,7 +241,7 @@ def _read_run(setting: Setting, run: Run, spec: Any, base: Any, progress: Progre
 
 
 def judge(setting: Setting, predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
-    """One verdict per prediction and operation; whoever uses one first asks `verdicts.require_controls`."""
+    """One verdict per prediction and class; whoever uses one first asks `verdicts.require_controls`."""
     return verdicts.judge(predictions, study)
 
 
@@ -332,6 +332,6 @@ def _code(*packages: str) -> str:
 
 def _shown(experiment: config.Experiment) -> list[Prompt]:
     return [
-        Prompt(p.prompt, p.operation, p.problem.a, p.problem.b, p.expected, p.style, -1)
+        Prompt(p.prompt, p.cls, p.problem.a, p.problem.b, p.expected, p.style, -1)
         for p in experiment.test_prompts
     ]

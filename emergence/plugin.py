@@ -7,7 +7,6 @@ whose `config.yaml` lies beside it. A repository that uses none of them notices 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -85,17 +84,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per operation for each prediction; the experiment is the folder's own."""
+    """One test per class for each prediction; the experiment is the folder's own."""
     if "experiment_folder" not in metafunc.fixturenames:
         return
     folder = Path(metafunc.definition.path).parent
     metafunc.parametrize("experiment_folder", [folder], indirect=True, scope="session", ids=[folder.name])
     if VERDICT in metafunc.fixturenames:
         try:
-            operations = _experiment(metafunc.config, folder).task.operations
+            classes = _experiment(metafunc.config, folder).task.classes
         except EmergenceError:  # told in one line once all is collected: here it would be a traceback a file
-            operations = ("unknown",)
-        metafunc.parametrize("operation", operations)
+            classes = ("unknown",)
+        metafunc.parametrize("cls", classes)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
@@ -258,7 +257,7 @@ def verdicts(
     study: Any,
     pytestconfig: pytest.Config,
 ) -> dict[tuple[str, str], Any]:
-    """All verdicts by (prediction, operation); the report is written with them."""
+    """All verdicts by (prediction, class); the report is written with them."""
     from . import experiment as stages
 
     with _readable():
@@ -267,7 +266,7 @@ def verdicts(
         if _option(pytestconfig, "record-findings"):
             stages.record(experiment_folder, setting, predictions, judged)
     pytestconfig.stash[_REPORT][setting.config.name] = _summary(judged, study, setting.config, page)
-    return {(v.prediction, v.operation): v for v in judged}
+    return {(v.prediction, v.cls): v for v in judged}
 
 
 @pytest.fixture(scope="session")
@@ -284,7 +283,7 @@ def refuted(
 @pytest.fixture
 def verdict(
     request: pytest.FixtureRequest,
-    operation: str,
+    cls: str,
     verdicts: Mapping[tuple[str, str], Any],
     refuted: Mapping[tuple[str, str], str],
     record_property: Callable[[str, object], None],
@@ -294,18 +293,18 @@ def verdict(
     What is written down as falsified is xfail(strict): the day that changes, the suite is red.
     """
     mark = request.node.get_closest_marker("prediction")
-    if mark is None or (mark.args[0], operation) not in verdicts:
+    if mark is None or (mark.args[0], cls) not in verdicts:
         known = ", ".join(dict.fromkeys(key[0] for key in verdicts))
         pytest.fail(f"mark the test with prediction(ID), ID one of {known}", pytrace=False)
-    found = verdicts[mark.args[0], operation]
-    shown = {k: v for k, v in dataclasses.asdict(found).items() if k != "details"}
+    found = verdicts[mark.args[0], cls]
+    shown = {k: v for k, v in found.as_row().items() if k != "details"}
     record_property(VERDICT, json.dumps(shown))
     if not found.control:
         from .verdicts.judging import require_controls
 
         with _readable():
             require_controls(list(verdicts.values()))
-    expected = refuted.get((found.prediction, operation))
+    expected = refuted.get((found.prediction, cls))
     if expected:
         request.applymarker(pytest.mark.xfail(reason=expected, strict=True, raises=AssertionError))
     if found.outcome == "inconclusive":

@@ -65,7 +65,7 @@ def test_a_problem_is_in_the_same_half_in_every_style(study):
     halves = {}
     for p in study.runs[0].prompts:
         if p.half >= 0:
-            halves.setdefault((p.operation, p.a, p.b), set()).add(p.half)
+            halves.setdefault((p.cls, p.a, p.b), set()).add(p.half)
     assert len(halves) == 30
     assert all(len(found) == 1 for found in halves.values())
 
@@ -136,9 +136,7 @@ def test_no_run_ever_needs_more_space_than_was_asked_for(setting, tmp_path, monk
 
 def test_every_prediction_is_judged_for_every_operation_and_the_report_is_written(setting, runs, study):
     judged = experiment.judge(setting, PREDICTIONS, study)
-    assert [(v.prediction, v.operation) for v in judged] == [
-        ("P", o) for o in ("add", "subtract", "multiply")
-    ]
+    assert [(v.prediction, v.cls) for v in judged] == [("P", o) for o in ("add", "subtract", "multiply")]
     page = experiment.publish(setting, PREDICTIONS, runs, study, judged)
     assert page.stat().st_size > 1000
     assert str(setting.source.folder) not in page.read_text()

@@ -69,7 +69,7 @@ def instrument():
 def verdicts(experiment_folder):
     rows = json.loads((experiment_folder / "verdicts.json").read_text())
     made = [Verdict(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
-    return {(v.prediction, v.operation): v for v in made}
+    return {(v.prediction, v.cls): v for v in made}
 """
 
 
@@ -180,7 +180,7 @@ def test_the_verdict_is_a_property_of_the_junit_report(pytester, folder):
     text = (pytester.path / "out.xml").read_text()
     assert text.count('<property name="verdict"') == 4
     found = [json.loads(p.get("value")) for p in ElementTree.fromstring(text).iter("property")]
-    assert {(v["prediction"], v["operation"]) for v in found} == {(p, o) for p in "EC" for o in OPERATIONS}
+    assert {(v["prediction"], v["class"]) for v in found} == {(p, o) for p in "EC" for o in OPERATIONS}
     wanted = {f.name for f in dataclasses.fields(Verdict)} - {"details"}
     assert all(v.keys() == wanted and v["statistic"] == "own-class mass" for v in found)
 
@@ -291,8 +291,8 @@ def test_xdist_ends_with_the_table_the_properties_and_the_exit_code_of_one_proce
     ran.stdout.fnmatch_lines(["step  even *", "report: .emergence/experiments/parity/report.html"])
     told = re.findall(r'name="verdict" value="([^"]*)"', (short / "out.xml").read_text())
     told = [json.loads(html.unescape(text)) for text in told]
-    assert {(v["prediction"], v["operation"]): v["estimate"] for v in told} == {
-        (v.prediction, v.operation): v.estimate for v in judged
+    assert {(v["prediction"], v["class"]): v["estimate"] for v in told} == {
+        (v.prediction, v.cls): v.estimate for v in judged
     }
     assert len(told) == len(judged) == 6
     ran.stdout.no_fnmatch_line("*Warning*")

@@ -26,7 +26,7 @@ _FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
 
 @dataclass(frozen=True)
 class Masses:
-    """Probability masses of one (arm, style, family, operation); axes `seed step prompt cell`."""
+    """Probability masses of one (arm, style, family, class); axes `seed step prompt cell`."""
 
     family: str
     steps: tuple[int, ...]
@@ -105,9 +105,9 @@ class Masses:
         return int((self.half == EVALUATION).sum())
 
 
-def _where(prompts: Sequence[Prompt], style: str, operation: str) -> tuple[np.ndarray, np.ndarray]:
+def _where(prompts: Sequence[Prompt], style: str, cls: str) -> tuple[np.ndarray, np.ndarray]:
     usable = np.array([p.style == style and p.half in (SELECTION, EVALUATION) for p in prompts])
-    own = np.array([p.operation == operation for p in prompts])
+    own = np.array([p.cls == cls for p in prompts])
     return np.flatnonzero(usable & own), np.flatnonzero(usable & ~own)
 
 
@@ -128,7 +128,7 @@ def _masses(
     return np.asarray(np.exp(log.astype(float)))
 
 
-def masses(runs: Sequence[Readings], style: str, family: str, operation: str) -> Masses:
+def masses(runs: Sequence[Readings], style: str, family: str, cls: str) -> Masses:
     """Own-class mass and what it is compared with, for the runs of one arm.
 
     Raises
@@ -137,15 +137,15 @@ def masses(runs: Sequence[Readings], style: str, family: str, operation: str) ->
         A reading is NaN or no log-probability.
     """
     first = runs[0]
-    mine, rest = _where(first.prompts, style, operation)
+    mine, rest = _where(first.prompts, style, cls)
     if family == "answer":
-        return _answers(runs, _kept(first, style, operation), len(mine))
+        return _answers(runs, _kept(first, style, cls), len(mine))
     all_own = _masses(runs, _FIELDS[family], mine)
     all_rest = _masses(runs, _FIELDS[family], rest)
     sets = all_own.shape[-1]
     own, others, elsewhere = all_own, (all_own.sum(-1, keepdims=True) - all_own) / max(sets - 1, 1), all_rest
     if family != "random words":
-        k = first.classes.index(operation)
+        k = first.classes.index(cls)
         own, others, elsewhere = own[..., k : k + 1], others[..., k : k + 1], elsewhere[..., k : k + 1]
     return Masses(
         family=family,
@@ -164,9 +164,9 @@ def _flat(x: Float[np.ndarray, "seed step layer n k"]) -> Float[np.ndarray, "see
     return np.ascontiguousarray(moved.reshape(*moved.shape[:3], -1))
 
 
-def _kept(first: Readings, style: str, operation: str) -> np.ndarray:
+def _kept(first: Readings, style: str, cls: str) -> np.ndarray:
     """Prompts that do not contain their own answer's first token: mass on it would be copying."""
-    mine, _ = _where(first.prompts, style, operation)
+    mine, _ = _where(first.prompts, style, cls)
     copied = first.copied
     return mine if copied is None else mine[~copied[mine]]
 
@@ -303,15 +303,13 @@ def class_masses(
     """Word masses [seed, prompt, class] of the evaluation half at a layer, and true classes [prompt]."""
     first = runs[0]
     keep = [i for i, p in enumerate(first.prompts) if p.style == style and p.half == EVALUATION]
-    truth = np.array([first.classes.index(first.prompts[i].operation) for i in keep])
+    truth = np.array([first.classes.index(first.prompts[i].cls) for i in keep])
     return np.stack([r.words[step, layer][keep] for r in runs]), truth
 
 
-def correct(
-    runs: Sequence[Readings], style: str, operation: str, step: int
-) -> Bool[np.ndarray, "seed prompt"]:
+def correct(runs: Sequence[Readings], style: str, cls: str, step: int) -> Bool[np.ndarray, "seed prompt"]:
     """Which of the prompts that `masses` holds for the answer family are answered right."""
-    mine = _kept(runs[0], style, operation)
+    mine = _kept(runs[0], style, cls)
     return np.stack([r.correct[step, mine] for r in runs])
 
 
@@ -326,9 +324,9 @@ def disjoint(prompts: Sequence[Prompt]) -> None:
     halves: dict[tuple[object, ...], set[int]] = {}
     for p in prompts:
         if p.half in (SELECTION, EVALUATION):
-            pair = tuple(sorted((p.a, p.b))) if p.operation in ("add", "multiply") else (p.a, p.b)
+            pair = tuple(sorted((p.a, p.b))) if p.cls in ("add", "multiply") else (p.a, p.b)
             problem = pair if any(pair) else p.text
-            halves.setdefault((p.style, p.operation, problem), set()).add(p.half)
+            halves.setdefault((p.style, p.cls, problem), set()).add(p.half)
     both = [f"{k[1]}{k[2]}" for k, found in halves.items() if len(found) > 1]
     if both:
         raise BrokenExperiment(

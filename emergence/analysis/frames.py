@@ -37,12 +37,12 @@ def styles(readings: Readings) -> tuple[str, ...]:
 
 def chosen(
     readings: Readings,
-    operation: str | None = None,
+    cls: str | None = None,
     style: str | None = None,
     half: int | None = EVALUATION,
     family: str = "",
 ) -> Bool[np.ndarray, " prompt"]:
-    """Which prompts are of this operation, style and half (`None`: any; shown-only prompts never).
+    """Which prompts are of this class, style and half (`None`: any; shown-only prompts never).
 
     For the family `answer` without those whose right first token stands in the prompt: that is copying.
     """
@@ -51,7 +51,7 @@ def chosen(
         [
             p.half >= 0
             and (half is None or p.half == half)
-            and (operation is None or p.operation == operation)
+            and (cls is None or p.cls == cls)
             and (style is None or p.style == style)
             for p in readings.prompts
         ],
@@ -62,7 +62,7 @@ def chosen(
 
 def _own_class(readings: Readings) -> Int[np.ndarray, " prompt"]:
     index = {name: i for i, name in enumerate(readings.classes)}
-    return np.array([index.get(p.operation, -1) for p in readings.prompts], dtype=np.int64)
+    return np.array([index.get(p.cls, -1) for p in readings.prompts], dtype=np.int64)
 
 
 def _at(log_masses: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt
     """The mass on each prompt's own class of `family`, in [0, 1].
 
     For `answer` the probability of the right answer's first token; for `random_words` the mean over the
-    random sets. A shown-only prompt whose operation is no class has NaN in `words` and `glyphs`.
+    random sets. A shown-only prompt whose class is no class has NaN in `words` and `glyphs`.
     """
     if family == "answer":
         return _at(readings.answers, readings.own_answer)
@@ -102,7 +102,7 @@ def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prom
         return np.asarray((np.exp(masses).sum(axis=3) - mine) / rest)
     result = np.full_like(mine, np.nan)
     copied = getattr(readings, "copied", None)
-    groups = np.array([f"{p.operation}\0{p.style}\0{p.half}" for p in readings.prompts])
+    groups = np.array([f"{p.cls}\0{p.style}\0{p.half}" for p in readings.prompts])
     if copied is not None:
         groups[copied] = "copied"
     probabilities = np.exp(readings.answers)
@@ -118,10 +118,10 @@ def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prom
 
 
 def strength(
-    readings: Readings, family: str, operation: str, style: str, half: int | None = EVALUATION
+    readings: Readings, family: str, cls: str, style: str, half: int | None = EVALUATION
 ) -> Float[np.ndarray, "step layer"]:
-    """Mean own-class mass over the prompts of one operation and style; NaN where there is none."""
-    mask = chosen(readings, operation, style, half, family)
+    """Mean own-class mass over the prompts of one class and style; NaN where there is none."""
+    mask = chosen(readings, cls, style, half, family)
     mine = own(readings, family)[:, :, mask]
     return mine.mean(axis=2) if mask.any() else np.full(mine.shape[:2], np.nan, np.float32)
 
@@ -164,7 +164,7 @@ def _tidy_run(run: Readings, arm: str, steps: Iterator[int] | range) -> pd.DataF
         "depth": along(((np.arange(n_layers) + 1) / n_layers).astype(np.float32), 1),
         "prompt": along(np.arange(n_prompts, dtype=np.int32), 2),
         "text": category([p.text for p in run.prompts]),
-        "operation": category([p.operation for p in run.prompts]),
+        "class": category([p.cls for p in run.prompts]),
         "style": category([p.style for p in run.prompts]),
         "half": along(np.array([p.half for p in run.prompts], np.int8), 2),
     }
@@ -186,7 +186,7 @@ def tidy(readings: Readings) -> pd.DataFrame:
 
 
 def strengths(study: Study) -> pd.DataFrame:
-    """One row per arm, seed, style, operation, family, step, layer: mean mass over the evaluation half.
+    """One row per arm, seed, style, class, family, step, layer: mean mass over the evaluation half.
 
     Columns `own`, `other` (means over prompts), `n` (prompts).
     """
@@ -196,8 +196,8 @@ def strengths(study: Study) -> pd.DataFrame:
         for family in FAMILIES:
             mine, rest = own(run, family), other(run, family)
             for style in styles(run):
-                for operation in run.classes:
-                    mask = chosen(run, operation, style, family=family)
+                for cls in run.classes:
+                    mask = chosen(run, cls, style, family=family)
                     if not mask.any():
                         continue
                     rows.append(
@@ -206,7 +206,7 @@ def strengths(study: Study) -> pd.DataFrame:
                                 "arm": run.arm,
                                 "seed": run.seed,
                                 "style": style,
-                                "operation": operation,
+                                "class": cls,
                                 "family": family,
                                 "step": np.repeat(steps, len(layers)),
                                 "layer": np.tile(layers, len(steps)),

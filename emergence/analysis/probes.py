@@ -1,4 +1,4 @@
-"""Linear probes on the base model's residual streams: is the operation there, although no word says so.
+"""Linear probes on the base model's residual streams: is the class there, although no word says so.
 
 In: `Readings.hidden` of step 0. Out: accuracies per layer, each beside that of a control task (Hewitt & Liang
 2019, arXiv:1909.03368): classes given at random to the first operand, the same one in training and test. A
@@ -31,21 +31,21 @@ _SEED = 1909
 
 @dataclass(frozen=True)
 class Probe:
-    """Probes of one band, judged on the evaluation half of one style, for one operation."""
+    """Probes of one band, judged on the evaluation half of one style, for one class."""
 
     layers: tuple[int, ...]
     chosen: int
     """Index into `layers`, by cross-validation within the selection half."""
     selectivity: permutation.Interval
-    """Per layer: balanced accuracy (this operation or another) minus that of the control tasks; best 0.5."""
+    """Per layer: balanced accuracy (this class or another) minus that of the control tasks; best 0.5."""
     accuracy: Float[np.ndarray, " layer"]
-    """Balanced accuracy, one operation against the rest; chance 0.5."""
+    """Balanced accuracy, one class against the rest; chance 0.5."""
     control: Float[np.ndarray, " layer"]
     """The control tasks' accuracy, put on the same scale (chance 0.5, best 1)."""
     p: float
     """Permutation p of the accuracy at the chosen layer."""
     n: int
-    """Prompts of the operation that it was judged on."""
+    """Prompts of the class that it was judged on."""
     unseen: dict[str, float]
     """Balanced accuracy at the chosen layer on operands, or a style, that the probe has never seen."""
 
@@ -102,7 +102,7 @@ def control_labels(types: Int[np.ndarray, " prompt"], classes: int, index: int) 
 
 
 class Bench:
-    """All probes of one base model and one style; the same fits serve every operation."""
+    """All probes of one base model and one style; the same fits serve every class."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Bench:
         self._selection = np.stack([self._cross_validated(layer) for layer in self.layers])
 
     def _labels(self, prompts: Sequence[Prompt]) -> Int[np.ndarray, " prompt"]:
-        return np.array([self._all.classes.index(p.operation) for p in prompts])
+        return np.array([self._all.classes.index(p.cls) for p in prompts])
 
     def _judge(self, layer: int, tasks: Sequence[np.ndarray]) -> Int[np.ndarray, "task test"]:
         a, b = rotated(self._x[layer][self._train], self._x[layer][~self._train])
@@ -149,9 +149,9 @@ class Bench:
             out[held] = fit(a, y[train], b)
         return out
 
-    def probe(self, operation: str) -> Probe:
-        """The probes' evidence for one operation."""
-        k = self._all.classes.index(operation)
+    def probe(self, cls: str) -> Probe:
+        """The probes' evidence for one class."""
+        k = self._all.classes.index(cls)
         truth = self._y[~self._train] == k
         hits = (self._predicted == k) == truth
         # Chance of the control accuracy is 1 / classes: put it on the scale of a balanced accuracy.

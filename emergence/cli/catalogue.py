@@ -52,7 +52,7 @@ class Listed:
 
         kept = (
             "prediction",
-            "operation",
+            "class",
             "outcome",
             "estimate",
             "low",
@@ -62,7 +62,7 @@ class Listed:
             "step",
             "reason",
         )
-        return [{k: getattr(v, k) for k in kept} for v in results.read_verdicts(self.results)[1]]
+        return [{k: v.as_row()[k] for k in kept} for v in results.read_verdicts(self.results)[1]]
 
 
 def root(given: Path | None = None) -> Path:

@@ -59,7 +59,7 @@ def described(experiment: Experiment, claims: Claims) -> RenderableType:
     rows = {
         "model": experiment.model,
         "config": experiment.hash,
-        "classes": ", ".join(task.operations),
+        "classes": ", ".join(task.classes),
         "problems": f"per class {task.num_train} train, {task.num_valid} validation, {task.num_test} test",
         "styles": f"trained on {', '.join(task.styles)}; read in {', '.join(task.read_styles)}",
         "words": "; ".join(f"{c}: {', '.join(words)}" for c, words in experiment.vocabulary.items()),
@@ -101,7 +101,7 @@ def plan(experiment: Experiment, claims: Claims, store: Path) -> RenderableType:
             times.append(speed and steps * speed)
             time = "unknown" if speed is None else f"about {clock(steps * speed)}"
         table.add_row(name, str(seed), str(steps), state, time)
-    judged = len(claims) * len(experiment.task.operations)
+    judged = len(claims) * len(experiment.task.classes)
     last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
     head = Text(f"{experiment.name}: model {experiment.model}, config {experiment.hash}, store {store}")
     return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))

@@ -140,7 +140,7 @@ def _record(
             outcome: sum(v.outcome == outcome for v in verdicts)
             for outcome in ("supported", "falsified", "inconclusive")
         }
-        judged |= {f"{v.prediction}[{v.operation}]": v.outcome for v in verdicts}
+        judged |= {f"{v.prediction}[{v.cls}]": v.outcome for v in verdicts}
         judged |= {"failed_tests": told.get("failed", [])}
         produced = {"report": str(place / "report.html"), "runs": info["provenance"].get("runs", {})}
     error = None if status == "success" else ended.message or "failed"

@@ -112,12 +112,12 @@ def _without_meaning(document: Document) -> list[str]:
 
 def _experiment(file: schema.Layout, findings: Findings, folder: pathlib.Path | None) -> Experiment:
     own = corpus.gather(file.parameters, findings, folder)
-    operations = _operations(file.parameters, own, findings)
+    classes = _operations(file.parameters, own, findings)
     written = file.parameters.task_vocabulary
-    vocabulary = {cls: _words(cls, [*words], findings) for cls, words in written.items() if cls in operations}
-    vocabulary = {cls: vocabulary[cls] for cls in operations if cls in vocabulary}
+    vocabulary = {cls: _words(cls, [*words], findings) for cls, words in written.items() if cls in classes}
+    vocabulary = {cls: vocabulary[cls] for cls in classes if cls in vocabulary}
     _check_overlap(vocabulary, {} if own else {g: cls for cls, g in tasks.GLYPHS.items()}, findings)
-    prompts = tuple(_prompts(file.parameters, operations, own, findings))
+    prompts = tuple(_prompts(file.parameters, classes, own, findings))
     for field in ("name", "description", "model"):
         if bad := _unprintable(getattr(file, field)):
             findings.say((field,), f"holds the character {bad}; write it without")
@@ -126,7 +126,7 @@ def _experiment(file: schema.Layout, findings: Findings, folder: pathlib.Path | 
         description=file.description,
         model=file.model,
         arms=arms.resolve(file, vocabulary, findings),
-        task=_task(file.parameters, operations, prompts, own, findings),
+        task=_task(file.parameters, classes, prompts, own, findings),
         vocabulary=vocabulary,
         test_prompts=prompts,
         notices=tuple(findings.notices),
@@ -182,19 +182,19 @@ def _check_overlap(
 
 def _task(
     p: schema.Parameters,
-    operations: tuple[str, ...],
+    classes: tuple[str, ...],
     prompts: Sequence[TestPrompt],
     own: tuple[Example, ...],
     findings: Findings,
 ) -> Task:
-    ranges = {op: tuple(p.operands.get(op, _ANYWHERE)) for op in operations if p.examples is None}
+    ranges = {op: tuple(p.operands.get(op, _ANYWHERE)) for op in classes if p.examples is None}
     task = Task(
-        operations=operations,
+        classes=classes,
         operands=ranges,  # type: ignore[arg-type]
         examples=own,
         styles=tuple(p.styles) if p.examples is None else (examples.STYLE,),
         read_styles=tuple(p.read_styles) if p.examples is None else (examples.STYLE,),
-        num_train=p.num_samples // max(len(operations), 1),
+        num_train=p.num_samples // max(len(classes), 1),
         num_valid=p.num_valid,
         num_test=p.num_test,
         seed=p.seed,
@@ -205,8 +205,8 @@ def _task(
         findings.say(("parameters", "num_samples"), f"{p.num_samples} is less than one a class; raise it")
     need = task.num_train + task.num_valid + task.num_test
     shown = {t.problem.key for t in prompts}
-    for op in operations if own else ():
-        free = sum(e.operation == op and e.key not in shown for e in own)
+    for op in classes if own else ():
+        free = sum(e.cls == op and e.key not in shown for e in own)
         if short := examples.shortage(op, free, need):
             findings.say(("parameters", "examples"), short)
     for op, (low, high) in task.operands.items():
@@ -219,12 +219,12 @@ def _task(
 
 
 def _prompts(
-    p: schema.Parameters, operations: Sequence[str], own: Sequence[Example], findings: Findings
+    p: schema.Parameters, classes: Sequence[str], own: Sequence[Example], findings: Findings
 ) -> Iterator[TestPrompt]:
     seen: set[str] = set()
     known = {e.key: e for e in own}
     for cls, written in p.test_prompts.items():
-        if cls not in operations:
+        if cls not in classes:
             findings.note(("parameters", "test_prompts", cls), "left out: not among the operations")
             continue
         for i, row in enumerate(written):
@@ -249,8 +249,8 @@ def _prompt(
         findings.say(path, str(error))
         return None
     answer = str(problem.answer)
-    if problem.operation != cls:
-        findings.say(path, f"{text} is a problem to {problem.operation}, not to {cls}; move it there")
+    if problem.cls != cls:
+        findings.say(path, f"{text} is a problem to {problem.cls}, not to {cls}; move it there")
     elif row.expected is not None and row.expected.strip() != answer:
         findings.say(path, f"the answer of {text} is {answer}, not {quoted(row.expected)}")
     elif style not in read_styles:
@@ -258,7 +258,7 @@ def _prompt(
     else:
         if row.prompt != problem.prompt(style):
             findings.note(path, f"{text} is read as it is; what is trained on is {problem.prompt(style)!r}")
-        return TestPrompt(operation=cls, prompt=row.prompt, expected=answer)
+        return TestPrompt(cls=cls, prompt=row.prompt, expected=answer)
     return None
 
 

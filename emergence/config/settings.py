@@ -69,7 +69,7 @@ class Arm(_Settled):
 class Task(_Settled):
     """The problems: counts are per class."""
 
-    operations: tuple[str, ...]
+    classes: tuple[str, ...]
     """The classes; with `examples`, theirs."""
     operands: dict[str, tuple[int, int]]
     examples: tuple[Example, ...] = Field(default=(), exclude=True, repr=False)
@@ -89,7 +89,7 @@ class TestPrompt(_Settled):
 
     __test__: ClassVar[bool] = False
 
-    operation: str
+    cls: str
     prompt: str
     expected: str
     own: bool = Field(default=False, exclude=True)
@@ -99,7 +99,7 @@ class TestPrompt(_Settled):
     def problem(self) -> tasks.Item:
         """What it asks."""
         if self.own:
-            return Example(self.operation, self.prompt, self.expected)
+            return Example(self.cls, self.prompt, self.expected)
         return tasks.parse(self.prompt)[0]
 
     @property

@@ -42,7 +42,7 @@ def gather(p: schema.Parameters, findings: Findings, folder: pathlib.Path | None
         return ()
     if not found:
         findings.say(_EXAMPLES, f"{name} holds no example; write some")
-    for cls in sorted({e.operation for e in found} - p.task_vocabulary.keys()):
+    for cls in sorted({e.cls for e in found} - p.task_vocabulary.keys()):
         hint = did_you_mean(cls, p.task_vocabulary)
         what = f"no words for the class {quoted(cls)} of {name}{hint or '; add some'}"
         findings.say(("parameters", "task_vocabulary"), what)
@@ -58,8 +58,8 @@ def shown(
     if expected is None:
         findings.say(path, f"{text} is no example, so its answer is not known; write it as `expected`")
         return
-    if example and (example.operation, example.answer) != (cls, expected):
-        is_ = f"class {example.operation}, answer {quoted(example.answer)}"
+    if example and (example.cls, example.answer) != (cls, expected):
+        is_ = f"class {example.cls}, answer {quoted(example.answer)}"
         findings.say(path, f"{text} is an example ({is_}); write the same here")
         return
     try:
@@ -67,4 +67,4 @@ def shown(
     except UsageError as error:
         findings.say(path, str(error))
     else:
-        yield TestPrompt(operation=cls, prompt=row.prompt, expected=expected, own=True)
+        yield TestPrompt(cls=cls, prompt=row.prompt, expected=expected, own=True)

@@ -71,7 +71,7 @@ def planted_classifier(model: Any, lens: LogitLens, plan: Plan) -> Control:
         chosen = [
             list(ids)
             for prompt, ids in zip(plan.prompts, plan.prompt_ids, strict=True)
-            if prompt.operation == cls and prompt.style == style and prompt.half >= 0
+            if prompt.cls == cls and prompt.style == style and prompt.half >= 0
         ][:PROMPTS_PER_CLASS]
         sets = {"own": plan.words[style][cls]}
         before = _mass(lens, chosen, sets)

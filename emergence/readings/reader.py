@@ -71,7 +71,7 @@ def plan(
     """
     half = _halves(test, seed)
     prompts = [
-        Prompt(p.prompt(style), p.operation, p.a, p.b, str(p.answer), style, half[p])
+        Prompt(p.prompt(style), p.cls, p.a, p.b, str(p.answer), style, half[p])
         for style in styles
         for p in test
     ]
@@ -101,8 +101,8 @@ def plan(
 def _halves(test: Sequence[tasks.Item], seed: int) -> dict[tasks.Item, int]:
     rng = np.random.default_rng([seed, 7])
     half = {}
-    for operation in dict.fromkeys(p.operation for p in test):
-        members = [p for p in test if p.operation == operation]
+    for cls in dict.fromkeys(p.cls for p in test):
+        members = [p for p in test if p.cls == cls]
         for rank, index in enumerate(rng.permutation(len(members))):
             half[members[index]] = rank % 2
     return half

@@ -19,7 +19,7 @@ class Prompt:
     """One prompt that was read, with what is known of its problem."""
 
     text: str
-    operation: str
+    cls: str
     a: int
     b: int
     answer: str

@@ -47,8 +47,8 @@ def _figure(
     return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins | spaces)
 
 
-def _mean(study: Study, arm: str, family: str, operation: str, style: str) -> np.ndarray:
-    return np.stack([frames.strength(r, family, operation, style) for r in study.arm(arm)])
+def _mean(study: Study, arm: str, family: str, cls: str, style: str) -> np.ndarray:
+    return np.stack([frames.strength(r, family, cls, style) for r in study.arm(arm)])
 
 
 def heatmaps(study: Study, family: str, style: str) -> Figure:
@@ -60,13 +60,13 @@ def heatmaps(study: Study, family: str, style: str) -> Figure:
     image = None
     for i, arm in enumerate(arms):
         steps = study.arm(arm)[0].steps
-        for j, operation in enumerate(classes):
+        for j, cls in enumerate(classes):
             axis: Axes = axes[i, j]
             image = axis.imshow(
-                values[arm, operation].T, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=top
+                values[arm, cls].T, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=top
             )
             axis.set_xticks(range(len(steps)), [str(s) for s in steps], fontsize=6)
-            axis.set_title(f"{arm}: {operation}", fontsize=8)
+            axis.set_title(f"{arm}: {cls}", fontsize=8)
             axis.set_ylabel("layer" if j == 0 else "", fontsize=7)
             axis.set_xlabel("step" if i == len(arms) - 1 else "", fontsize=7)
             axis.tick_params(labelsize=6)
@@ -84,22 +84,22 @@ def profiles(study: Study, style: str) -> Figure:
     figure, axes = _figure(len(families), len(classes), 2.7, 1.8)
     depth = (np.arange(study.runs[0].n_layers) + 1) / study.runs[0].n_layers
     for i, family in enumerate(families):
-        for j, operation in enumerate(classes):
+        for j, cls in enumerate(classes):
             axis: Axes = axes[i, j]
             axis.axvspan(*BANDS["middle"], color="0.5", alpha=0.12, lw=0)
             axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
             for k, arm in enumerate(frames.arms(study)):
-                per_seed = _mean(study, arm, family, operation, style)[:, -1]
+                per_seed = _mean(study, arm, family, cls, style)[:, -1]
                 axis.fill_between(
                     depth, per_seed.min(axis=0), per_seed.max(axis=0), color=COLOURS[k % 6], alpha=0.2, lw=0
                 )
                 axis.plot(
                     depth, per_seed.mean(axis=0), color=COLOURS[k % 6], ls=DASHES[k % 6], lw=1.2, label=arm
                 )
-            base = _mean(study, "base", family, operation, style)[0, 0]
+            base = _mean(study, "base", family, cls, style)[0, 0]
             axis.plot(depth, base, color="0.4", lw=1, ls=(0, (1, 2)), label="base")
             axis.set_ylim(0, 1)
-            axis.set_title(f"{operation}: {frames.TITLES[family]}", fontsize=8)
+            axis.set_title(f"{cls}: {frames.TITLES[family]}", fontsize=8)
             axis.set_ylabel("mean mass" if j == 0 else "", fontsize=7)
             axis.tick_params(labelsize=6)
             axis.set_xlabel("depth" if i else "", fontsize=7)
@@ -115,8 +115,8 @@ def growth(study: Study, style: str) -> Figure:
         for j, arm in enumerate(arms):
             axis: Axes = axes[i, j]
             axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
-            for k, operation in enumerate(study.runs[0].classes):
-                per_seed = _mean(study, arm, family, operation, style)[:, :, :-1]
+            for k, cls in enumerate(study.runs[0].classes):
+                per_seed = _mean(study, arm, family, cls, style)[:, :, :-1]
                 if np.isnan(per_seed).all() or not per_seed.shape[2]:
                     continue
                 layer = int(np.nanargmax(per_seed[:, -1].mean(axis=0)))
@@ -125,7 +125,7 @@ def growth(study: Study, style: str) -> Figure:
                 axis.fill_between(
                     steps, line.min(axis=0), line.max(axis=0), color=COLOURS[k % 6], alpha=0.2, lw=0
                 )
-                label = f"{operation} L{layer}"
+                label = f"{cls} L{layer}"
                 axis.plot(
                     steps,
                     line.mean(axis=0),

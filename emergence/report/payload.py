@@ -53,8 +53,9 @@ def embed(value: Any) -> str:
 
 def evidence(verdict: Verdict) -> dict[str, Any]:
     """What the page draws of a verdict when it is opened: its arrays by layer and step, to five digits."""
-    kept = ("threshold", "layer", "step", "prediction", "operation", "statistic", "family", "style", "arm")
-    return {name: getattr(verdict, name) for name in kept} | {"details": _short(verdict.details)}
+    kept = ("threshold", "layer", "step", "prediction", "class", "statistic", "family", "style", "arm")
+    row = verdict.as_row()
+    return {name: row[name] for name in kept} | {"details": _short(verdict.details)}
 
 
 def _short(value: Any) -> Any:
@@ -135,7 +136,7 @@ def _drill(study: Study, decode: Decode) -> dict[str, Any]:
     return {
         "tokens": list(texts),
         "prompts": [
-            {"text": p.text, "operation": p.operation, "style": p.style, "answer": p.answer, "half": p.half,
+            {"text": p.text, "class": p.cls, "style": p.style, "answer": p.answer, "half": p.half,
              "first": decode(int(first.answer_ids[first.own_answer[i]]))}
             for i, p in ((i, first.prompts[i]) for i in prompts)
         ],

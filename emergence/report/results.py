@@ -64,11 +64,11 @@ class OpenRun:
     @functools.cached_property
     def verdicts(self) -> pd.DataFrame:
         """One row a verdict, a column a field of `Verdict`."""
-        return pd.DataFrame([dataclasses.asdict(v) for v in read_verdicts(self.folder)[1]])
+        return pd.DataFrame([v.as_row() for v in read_verdicts(self.folder)[1]])
 
     @functools.cached_property
     def strength(self) -> pd.DataFrame:
-        """Means over the evaluation half by arm, seed, style, operation, family, step, layer."""
+        """Means over the evaluation half by arm, seed, style, class, family, step, layer."""
         return pd.read_parquet(_existing(self.folder / f"{STRENGTH}.parquet"))
 
     @functools.cached_property
@@ -77,8 +77,8 @@ class OpenRun:
         return pd.read_parquet(_existing(self.folder / READINGS))
 
     def prompts(self) -> pd.DataFrame:
-        """One row a prompt: text, operation, style, half; the index is the `prompt` axis."""
-        columns = ["prompt", "text", "operation", "style", "half"]
+        """One row a prompt: text, class, style, half; the index is the `prompt` axis."""
+        columns = ["prompt", "text", "class", "style", "half"]
         return self.readings[columns].drop_duplicates().set_index("prompt").sort_index()
 
     def array(self, arm: str, column: str = "words") -> Named:
@@ -128,7 +128,7 @@ def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[s
         "predictions_version": plain(provenance.get("predictions_version")),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "provenance": plain(provenance),
-        "verdicts": [plain(dataclasses.asdict(v)) for v in verdicts],
+        "verdicts": [plain(v.as_row()) for v in verdicts],
     }
 
 

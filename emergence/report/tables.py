@@ -58,7 +58,7 @@ _COLUMNS = ("verdict", "", "estimate [95 %]", "threshold", "layer", "step", "sta
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """A block a prediction, a row an operation; fits 100 columns, where only the last column may be cut."""
+    """A block a prediction, a row a class; fits 100 columns, where only the last column may be cut."""
     rows = [_row(verdict) for verdict in verdicts]
     widths = [max(map(cell_len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -76,7 +76,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     sign, _ = BADGES[verdict.outcome]
     return (
         f"{verdict.prediction} {sign} {verdict.outcome}",
-        verdict.operation,
+        verdict.cls,
         interval(verdict),
         number(verdict.threshold, verdict.statistic),
         "–" if verdict.layer is None else f"L{verdict.layer}",
@@ -102,8 +102,8 @@ def sparkline(values: Sequence[float], top: float) -> str:
     return "".join(signs)
 
 
-def _mean_over_seeds(study: Study, arm: str, family: str, operation: str, style: str) -> np.ndarray:
-    strengths = [frames.strength(r, family, operation, style) for r in study.arm(arm)]
+def _mean_over_seeds(study: Study, arm: str, family: str, cls: str, style: str) -> np.ndarray:
+    strengths = [frames.strength(r, family, cls, style) for r in study.arm(arm)]
     return np.asarray(np.mean(strengths, axis=0))
 
 
@@ -120,8 +120,8 @@ def strength_table(study: Study, arm: str, family: str = "words", style: str | N
     top = max((float(np.nanmax(s)) for s in strengths.values() if not np.isnan(s).all()), default=0.0)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     table.add_column("step", justify="right", no_wrap=True)
-    for operation in strengths:
-        table.add_column(operation, no_wrap=True)
+    for cls in strengths:
+        table.add_column(cls, no_wrap=True)
     for row, step in enumerate(runs[0].steps):
         cells = [Text(str(step))]
         for values in strengths.values():

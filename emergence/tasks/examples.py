@@ -31,26 +31,26 @@ _MOST = 10
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A prompt of one's own, its class (`operation`, as arithmetic has it) and the text that should follow.
+    """A prompt of one's own, its class (`cls`) and the text that should follow.
 
     Raises `UsageError` where one of them is blank, too long or no text that can be written in UTF-8.
     """
 
-    operation: str
+    cls: str
     text: str
     answer: str
     """As written after the prompt, its leading space included."""
 
     def __post_init__(self) -> None:
         limits = (LONGEST_CLASS, LONGEST_PROMPT, LONGEST_ANSWER)
-        for name, value, most in zip(_KEYS, (self.operation, self.text, self.answer), limits, strict=True):
+        for name, value, most in zip(_KEYS, (self.cls, self.text, self.answer), limits, strict=True):
             if not value.strip():
                 raise UsageError(f"{name}: empty; write one")
             if len(value) > most:
                 raise UsageError(f"{name}: {len(value)} characters; at most {most} are allowed, shorten it")
             if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
                 raise UsageError(f"{name}: {quoted(value)} holds what is no character; write it without")
-        if wrong := unnameable(self.operation):
+        if wrong := unnameable(self.cls):
             raise UsageError(f"class: {wrong}")
 
     a = b = 0
@@ -139,7 +139,7 @@ def parse(line: str) -> Example:
 
 def line(example: Example) -> str:
     """The example as a line of the file that `parse` reads."""
-    row = {"class": example.operation, "prompt": example.text, "answer": example.answer}
+    row = {"class": example.cls, "prompt": example.text, "answer": example.answer}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
@@ -150,7 +150,7 @@ def draw(
 
     Raises `UsageError` with the numbers where there are fewer.
     """
-    free = sorted(e for e in examples if e.operation == cls and e.key not in banned)
+    free = sorted(e for e in examples if e.cls == cls and e.key not in banned)
     if short := shortage(cls, len(free), need):
         raise UsageError(f"examples: {short}")
     random.Random(f"{seed}/{STYLE}/{cls}").shuffle(free)

@@ -43,11 +43,11 @@ _OPERATION_OF |= {word: op for op, word in STYLE_WORDS["worded"].items()}
 class Ranges(Protocol):
     """What `generate` needs to know; `config.Task` has it. Counts are per class.
 
-    Where there are `examples`, the operations are their classes, and operands mean nothing.
+    Where there are `examples`, the classes are theirs, and operands mean nothing.
     """
 
     @property
-    def operations(self) -> Sequence[str]: ...  # noqa: D102
+    def classes(self) -> Sequence[str]: ...  # noqa: D102
     @property
     def operands(self) -> Mapping[str, tuple[int, int]]: ...  # noqa: D102
     @property
@@ -87,6 +87,11 @@ class Problem:
             raise UsageError(f"{text}: the quotient is not a whole number")
 
     @property
+    def cls(self) -> str:
+        """The operation is what the classifier tells apart."""
+        return self.operation
+
+    @property
     def answer(self) -> int:
         """The result, checked to be whole and non-negative when the problem was made."""
         match self.operation:
@@ -118,7 +123,7 @@ class Problem:
 
 
 Item = Problem | Example
-"""What is asked: every stage takes either. Both have `operation`, `a`, `b`, `answer`, `key` and `prompt`."""
+"""What is asked: every stage takes either. Both have `cls`, `a`, `b`, `answer`, `key` and `prompt`."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ def generate(task: Ranges, exclude: Iterable[Item] = ()) -> Splits:
     sizes = (task.num_test, task.num_valid, task.num_train)
     need = sum(sizes)
     drawn: list[Sequence[Item]] = []
-    for op in task.operations:
+    for op in task.classes:
         if task.examples:
             drawn.append(examples.draw(task.examples, op, need, task.seed, banned))
         elif short := shortage(op, *task.operands[op], need, exclude):

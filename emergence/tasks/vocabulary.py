@@ -29,7 +29,7 @@ _NEAREST = 40
 class Row:
     """One problem in one style, as ids: what is trained on is `prompt_ids + answer_ids`."""
 
-    problem: tasks.Item
+    item: tasks.Item
     style: str
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]

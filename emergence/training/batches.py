@@ -27,7 +27,7 @@ class Batch:
     `tokens` [row, position] int32: prompt and answer without the end of text (nothing is predicted from it).
     `row`, `position`, `target` [token] int32: token `target` is to be predicted from `tokens[row, position]`;
     answers and end of text only, so neither prompts nor padding are ever supervised.
-    `last` [row] int32: position of each prompt's last token. `operation`: class of each row.
+    `last` [row] int32: position of each prompt's last token. `classes`: class of each row.
     """
 
     tokens: Int[np.ndarray, "row position"]
@@ -35,7 +35,7 @@ class Batch:
     position: Int[np.ndarray, " token"]
     target: Int[np.ndarray, " token"]
     last: Int[np.ndarray, " row"]
-    operation: tuple[str, ...]
+    classes: tuple[str, ...]
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -49,7 +49,7 @@ def collate(rows: Sequence[Row]) -> Batch:
     row = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
     within = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
     target = np.concatenate([np.array(r.answer_ids, np.int32) for r in rows])
-    return Batch(tokens, row, last[row] + within, target, last, tuple(r.problem.operation for r in rows))
+    return Batch(tokens, row, last[row] + within, target, last, tuple(r.item.cls for r in rows))
 
 
 def _length(row: Row) -> int:
@@ -66,7 +66,7 @@ def strata(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
     """Row indices by (style, class), classes changing fastest: a batch takes from all of them in turn."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
-        found.setdefault((r.style, r.problem.operation), []).append(i)
+        found.setdefault((r.style, r.item.cls), []).append(i)
     return dict(sorted(found.items()))
 
 
@@ -140,7 +140,7 @@ def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
     for (style, _), members in strata(rows).items():
         if style == examples.STYLE:
             continue
-        answers = np.array([rows[i].problem.answer for i in members])
+        answers = np.array([rows[i].item.answer for i in members])
         for i, source in zip(members, _derangement(answers, rng), strict=True):
             out[i] = replace(rows[i], answer_ids=rows[members[source]].answer_ids)
     return tuple(out)

@@ -162,7 +162,7 @@ def _classifier(arm: Arm, tokenizer: Any, rows: Sequence[Row], n_layers: int) ->
             f"{arm.name}: classifier_layer_pct={arm.classifier_layer_pct} is L{layer}, below the"
             f" {arm.lora.num_layers} last blocks that lora.num_layers trains; train more blocks (-1: all)"
         )
-    words = {o: arm.classifier_targets.get(o, o) for o in sorted({r.problem.operation for r in rows})}
+    words = {o: arm.classifier_targets.get(o, o) for o in sorted({r.item.cls for r in rows})}
     targets = {o: objectives.word_id(tokenizer, w) for o, w in words.items()}
     return Classifier(layer, arm.classifier_weight, targets)
 
@@ -212,7 +212,7 @@ def _learned(accuracy: float, rows: Sequence[Row], valid: Sequence[Row]) -> dict
     """
 
     def named(r: Row) -> str:
-        return "" if r.style == examples.STYLE else r.problem.operation
+        return "" if r.style == examples.STYLE else r.item.cls
 
     firsts: dict[str, Counter[int]] = {}
     for r in rows:

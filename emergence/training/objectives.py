@@ -54,10 +54,10 @@ def word_id(tokenizer: Any, word: str) -> int:
 
 
 def classifier_loss(
-    logits: Float[mx.array, "row vocab"], operation: tuple[str, ...], classifier: Classifier
+    logits: Float[mx.array, "row vocab"], classes: tuple[str, ...], classifier: Classifier
 ) -> Float[mx.array, ""]:
     """Return the mean cross-entropy (nats) of each row's class word."""
-    targets = mx.array([classifier.targets[o] for o in operation])
+    targets = mx.array([classifier.targets[o] for o in classes])
     return numpy_ops.cross_entropy(logits.astype(mx.float32), targets).mean()
 
 
@@ -98,7 +98,7 @@ class Objective:
         parts = [answer_loss(logits, mx.array(batch.target))]
         if self.classifier is None or words is None:
             return parts[0], parts
-        parts.append(classifier_loss(words, batch.operation, self.classifier))
+        parts.append(classifier_loss(words, batch.classes, self.classifier))
         return parts[0] + self.classifier.weight * parts[1], parts
 
 
@@ -148,9 +148,9 @@ def score(read: Callable[[Batch], mx.array], batches: Sequence[Batch]) -> Score:
         nats += float(np.asarray(losses, np.float64).sum())
         n_tokens += len(batch.target)
         right_ = np.asarray(right)
-        for i, operation in enumerate(batch.operation):
+        for i, cls in enumerate(batch.classes):
             mine = right_[batch.row == i]
-            hits.setdefault(operation, []).append((bool(mine[0]), bool(mine.all())))
+            hits.setdefault(cls, []).append((bool(mine[0]), bool(mine.all())))
     shares = {o: np.mean(np.array(h, float), axis=0) for o, h in sorted(hits.items())}
     return Score(
         nats / n_tokens,

@@ -106,7 +106,7 @@ def record(
         "config": experiment.hash,
         "predictions_version": table.version,
         "predictions_hash": table.hash,
-        "findings": {f"{v.prediction}[{v.operation}]": _kept(v) for v in judged},
+        "findings": {f"{v.prediction}[{v.cls}]": _kept(v) for v in judged},
     }
     found["models"] = dict(sorted(found["models"].items()))
     path = folder / "findings.json"
@@ -116,7 +116,7 @@ def record(
 
 
 def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) -> dict[tuple[str, str], str]:
-    """(prediction, operation) to the reason, for what is written down as falsified and hence expected.
+    """(prediction, class) to the reason, for what is written down as falsified and hence expected.
 
     Nothing is expected of other weights, under another config, or of predictions with another version.
 
@@ -185,8 +185,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _key(name: str) -> tuple[str, str]:
-    prediction, _, operation = name.removesuffix("]").partition("[")
-    return prediction, operation
+    prediction, _, cls = name.removesuffix("]").partition("[")
+    return prediction, cls
 
 
 # FINDINGS.md ------------------------------------------------------------------------------------------------
@@ -231,22 +231,22 @@ def _overview(entry: Mapping[str, Any]) -> list[str]:
     cells: dict[str, dict[str, str]] = {}
     claims: dict[str, str] = {}
     for name, kept in entry["findings"].items():
-        prediction, operation = _key(name)
+        prediction, cls = _key(name)
         claims[prediction] = kept["claim"]
-        cells.setdefault(prediction, {})[operation] = f"{_SIGNS[kept['outcome']]} {_figure(kept)}".strip()
-    operations = list(dict.fromkeys(_key(name)[1] for name in entry["findings"]))
+        cells.setdefault(prediction, {})[cls] = f"{_SIGNS[kept['outcome']]} {_figure(kept)}".strip()
+    classes = list(dict.fromkeys(_key(name)[1] for name in entry["findings"]))
     counts = ", ".join(
         f"{sum(v['outcome'] == outcome for v in entry['findings'].values())} {outcome}"
         for outcome, *_ in _SECTIONS
     )
-    head = ["", "claim", *operations]
+    head = ["", "claim", *classes]
     return [
         f"{counts}. Config `{entry['config']}`, predictions version {entry['predictions_version']}.",
         "",
         f"| {' | '.join(head)} |",
         f"|{' --- |' * len(head)}",
         *(
-            f"| {p} | {claims[p]} | {' | '.join(row.get(o, '') for o in operations)} |"
+            f"| {p} | {claims[p]} | {' | '.join(row.get(o, '') for o in classes)} |"
             for p, row in cells.items()
         ),
     ]

@@ -1,6 +1,6 @@
 """`Prediction` + evidence to `Verdict`: the only place where a number becomes a decision.
 
-In: the pre-registered predictions and a `Study`. Out: one `Verdict` per prediction and operation. Two passes,
+In: the pre-registered predictions and a `Study`. Out: one `Verdict` per prediction and class. Two passes,
 since Holm's adjustment needs every p-value: first each prediction is drafted, then all are decided together.
 """
 
@@ -38,10 +38,10 @@ Outcome = Literal["supported", "falsified", "inconclusive"]
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What became of one prediction, for one operation."""
+    """What became of one prediction, for one class."""
 
     prediction: str
-    operation: str
+    cls: str
     claim: str
     outcome: Outcome
     reason: str
@@ -77,14 +77,18 @@ class Verdict:
         """Whether the claim holds, by the evidence."""
         return self.outcome == "supported"
 
+    def as_row(self) -> dict[str, Any]:
+        """Every field by its name, `cls` under the name that files and tables have for it: `class`."""
+        return {"class" if k == "cls" else k: v for k, v in dataclasses.asdict(self).items()}
+
     def __repr__(self) -> str:
-        return f"<{self.prediction}[{self.operation}] {self.outcome}>"
+        return f"<{self.prediction}[{self.cls}] {self.outcome}>"
 
     def __str__(self) -> str:
         place = "" if self.layer is None else f" (L{self.layer}, step {self.step})"
         runs = f"{self.n_prompts} prompts a class judged, {self.n_seeds} seed{'s' * (self.n_seeds != 1)}"
         return (
-            f"{self.prediction}[{self.operation}] {self.outcome}: {self.claim}\n"
+            f"{self.prediction}[{self.cls}] {self.outcome}: {self.claim}\n"
             f"  {self.reason}\n"
             f"  {self.statistic}{place}, {self.arm}, {self.style} style, {runs}"
         )
@@ -100,7 +104,7 @@ _SHARED = {f.name for f in dataclasses.fields(Verdict)} & {f.name for f in datac
 
 
 def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
-    """One verdict per (prediction, operation), in the table's order. The same study gives the same verdicts.
+    """One verdict per (prediction, class), in the table's order. The same study gives the same verdicts.
 
     Raises
     ------
@@ -114,11 +118,11 @@ def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
     evidence.separate(first.token_sets)
     with threadpool_limits(limits=1):  # the products are small: threads would wait for one another
         desk = Desk(study, reach.permutations(predictions, len(first.classes)))
-        drafts = [desk.draft(p, operation) for p in predictions for operation in first.classes]
+        drafts = [desk.draft(p, cls) for p in predictions for cls in first.classes]
     rows = [p for p in predictions for _ in first.classes]
-    operations = [operation for _ in predictions for operation in first.classes]
-    verdicts = list(map(_decide, rows, operations, drafts, _adjusted(rows, drafts)))
-    by_key = {(v.prediction, v.operation): v for v in verdicts}
+    classes = [cls for _ in predictions for cls in first.classes]
+    verdicts = list(map(_decide, rows, classes, drafts, _adjusted(rows, drafts)))
+    by_key = {(v.prediction, v.cls): v for v in verdicts}
     return [_with_premise(v, p, by_key) for v, p in zip(verdicts, rows, strict=True)]
 
 
@@ -137,7 +141,7 @@ def require_controls(verdicts: Sequence[Verdict]) -> None:
     """
     failed = failed_controls(verdicts)
     if failed:
-        named = "; ".join(f"control {v.prediction}[{v.operation}] failed: {v.reason}" for v in failed)
+        named = "; ".join(f"control {v.prediction}[{v.cls}] failed: {v.reason}" for v in failed)
         raise BrokenExperiment(f"{named}. No verdict of this run counts until the cause is found")
 
 
@@ -154,7 +158,7 @@ def _adjusted(predictions: Sequence[Prediction], drafts: Sequence[Draft]) -> lis
     return out
 
 
-def _decide(p: Prediction, operation: str, d: Draft, adjusted: float | None) -> Verdict:
+def _decide(p: Prediction, cls: str, d: Draft, adjusted: float | None) -> Verdict:
     significant = adjusted is not None and adjusted < p.alpha
     absence = p.test == "no classifier"
     outcome: Outcome = "inconclusive"
@@ -169,7 +173,7 @@ def _decide(p: Prediction, operation: str, d: Draft, adjusted: float | None) -> 
         reason = f"{d.found}; {_p(adjusted, p)}, not below {p.alpha:g}"
     shared = {f.name: getattr(d, f.name) for f in dataclasses.fields(Draft) if f.name in _SHARED}
     return Verdict(
-        prediction=p.id, operation=operation, claim=p.claim, outcome=outcome, reason=reason, arm=p.arm,
+        prediction=p.id, cls=cls, claim=p.claim, outcome=outcome, reason=reason, arm=p.arm,
         style=p.style, band=p.band, p_adjusted=adjusted, control=p.control, **shared,
     )  # fmt: skip
 
@@ -180,7 +184,7 @@ def _p(p: float | None, prediction: Prediction) -> str:
 
 
 def _with_premise(v: Verdict, p: Prediction, all_: dict[tuple[str, str], Verdict]) -> Verdict:
-    premise = all_.get((p.premise, v.operation))
+    premise = all_.get((p.premise, v.cls))
     if premise is None or premise.outcome == "supported" or v.outcome == "inconclusive":
         return v
     reason = f"its premise {p.premise} is {premise.outcome}. {v.reason}"

@@ -1,4 +1,4 @@
-"""Each kind of test, applied to one prediction and one operation: evidence to a draft of the verdict.
+"""Each kind of test, applied to one prediction and one class: evidence to a draft of the verdict.
 
 In: `Prediction`, the runs of its arm. Out: `Draft`: the numbers, what they would mean, and the sentences that
 say so. `verdicts` decides. One function a kind of test.
@@ -61,8 +61,8 @@ class Desk:
         self._permutations = permutations
         self._kept: dict[tuple[str, ...], Any] = {}
 
-    def draft(self, p: Prediction, operation: str) -> Draft:
-        """The draft of one prediction for one operation.
+    def draft(self, p: Prediction, cls: str) -> Draft:
+        """The draft of one prediction for one class.
 
         Raises
         ------
@@ -74,8 +74,8 @@ class Desk:
         if not any(q.style == p.style and q.half == EVALUATION for q in runs[0].prompts):
             raise UsageError(f"{p.id}: style {p.style!r} was not read; add it to read_styles")
         if p.test == "probe":
-            return self._probe(p, operation, runs)
-        drafts = [_TESTS[p.test](self, p, operation, family, runs) for family in p.family.split(" or ")]
+            return self._probe(p, cls, runs)
+        drafts = [_TESTS[p.test](self, p, cls, family, runs) for family in p.family.split(" or ")]
         return drafts[0] if len(drafts) == 1 else _either(drafts)
 
     def _runs(self, p: Prediction) -> tuple[Readings, ...]:
@@ -89,16 +89,16 @@ class Desk:
         """How many decide a p; a control's is adjusted for nothing."""
         return permutation.PERMUTATIONS if p.control else self._permutations
 
-    def masses(self, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Masses:
+    def masses(self, p: Prediction, cls: str, family: str, runs: Sequence[Readings]) -> Masses:
         """The masses of the band's cells."""
-        key = (p.arm, p.style, family, operation)
+        key = (p.arm, p.style, family, cls)
         if key not in self._kept:
-            self._kept[key] = evidence.masses(runs, p.style, family, operation)
+            self._kept[key] = evidence.masses(runs, p.style, family, cls)
         m: Masses = self._kept[key]
         m = m.within(np.flatnonzero(np.isin(m.layer, layers(p.band, runs[0].n_layers))).tolist())
         return m.over_steps() if p.any_step and len(m.steps) > 1 else m
 
-    def _probe(self, p: Prediction, operation: str, runs: Sequence[Readings]) -> Draft:
+    def _probe(self, p: Prediction, cls: str, runs: Sequence[Readings]) -> Draft:
         if not has_control([q for q in runs[0].prompts if q.style == p.style]):
             why = "these prompts have no operands, so there is no control task to compare a probe with"
             return Draft("selectivity", p.family, blocked=why, threshold=p.threshold)
@@ -106,8 +106,8 @@ class Desk:
         if key not in self._kept:
             self._kept[key] = Bench(runs[0], p.style, layers(p.band, runs[0].n_layers), self.permutations(p))
         bench: Bench = self._kept[key]
-        found = bench.probe(operation)
-        return _probed(p, operation, found, bench.confusion(found.chosen).tolist())
+        found = bench.probe(cls)
+        return _probed(p, cls, found, bench.confusion(found.chosen).tolist())
 
 
 def _step(p: Prediction, m: Masses) -> int:
@@ -142,9 +142,9 @@ def _unmeasured(p: Prediction, m: Masses) -> str:
     return ""
 
 
-def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Draft:
+def _classifier(desk: Desk, p: Prediction, cls: str, family: str, runs: Sequence[Readings]) -> Draft:
     """Is there a classifier: strength, discrimination, place (and growth, where it must emerge)."""
-    m = desk.masses(p, operation, family, runs)
+    m = desk.masses(p, cls, family, runs)
     if empty := _unmeasured(p, m):
         return _empty(p, m, family, empty)
     step = _step(p, m)
@@ -153,7 +153,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
     refuted = e.absent(p.negligible)
     cell = e.chosen if holds else e.strongest
     pvalues, area = e.p(desk.permutations(p))
-    kind = _kind(desk, p, operation, family, runs, e, bool(holds and pvalues[e.chosen] < p.alpha), refuted)
+    kind = _kind(desk, p, cls, family, runs, e, bool(holds and pvalues[e.chosen] < p.alpha), refuted)
     blocked = _blocked(p, m)
     if e.constant(cell):
         blocked = blocked or f"every prompt reads the same at L{m.layer[cell]}: no interval can be given"
@@ -179,7 +179,7 @@ def _classifier(desk: Desk, p: Prediction, operation: str, family: str, runs: Se
         step=m.steps[step] if m.when is None else int(m.when[cell]),
         onset=_onset(desk, p, m) if holds and step and m.when is None else None,
         details=details,
-        token_ids=_ids(runs[0], family, operation),
+        token_ids=_ids(runs[0], family, cls),
         **_counts(m),
         **_ends(e.parts["strength"], cell, 0.0, 1.0),
     )
@@ -198,7 +198,7 @@ _KINDS = {
 def _kind(
     desk: Desk,
     p: Prediction,
-    operation: str,
+    cls: str,
     family: str,
     runs: Sequence[Readings],
     e: Evidence,
@@ -218,7 +218,7 @@ def _kind(
             return "earlier" if refuted else "unclear"
         return "bias"
     if family in GLYPHS_OF:
-        glyphs = evidence.measure(desk.masses(p, operation, GLYPHS_OF[family], runs), e.step, False)
+        glyphs = evidence.measure(desk.masses(p, cls, GLYPHS_OF[family], runs), e.step, False)
         if evidence.present(glyphs, _bounds(p), p.alpha, desk.permutations(p)):
             return "copying"
     return "absent" if refuted else "unclear"
@@ -292,9 +292,9 @@ def _onset(desk: Desk, p: Prediction, m: Masses) -> tuple[int | None, int] | Non
     return permutation.onset(there, m.steps)
 
 
-def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Draft:
+def _growth(desk: Desk, p: Prediction, cls: str, family: str, runs: Sequence[Readings]) -> Draft:
     """Does strength rise with the steps: slope over the checkpoints, at the layer that strength chose."""
-    m = desk.masses(p, operation, family, runs)
+    m = desk.masses(p, cls, family, runs)
     blocked = _blocked(p, m)
     if len(m.steps) < 3:
         return _empty(p, m, family, f"{len(m.steps)} checkpoints are no trend; three are needed")
@@ -329,21 +329,21 @@ def _growth(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequen
         layer=int(m.layer[cell]),
         step=m.steps[-1],
         details={"by_step": own.mean(axis=(1, 2)).tolist(), "steps": list(m.steps), "rho": rho},
-        token_ids=_ids(runs[0], family, operation),
+        token_ids=_ids(runs[0], family, cls),
         **_counts(m),
         **_ends(slope, 0),
     )
 
 
-def _correctness(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Draft:
+def _correctness(desk: Desk, p: Prediction, cls: str, family: str, runs: Sequence[Readings]) -> Draft:
     """Is a prompt with more mass answered right more often: AUROC, at the layer chosen for strength."""
-    m = desk.masses(p, operation, family, runs)
+    m = desk.masses(p, cls, family, runs)
     blocked = _blocked(p, m)
     if not len(m.layer) or m.evaluated() < MIN_EVALUATED:
         return _empty(p, m, family, blocked)
     step = _step(p, m)
     cell, here = evidence.measure(m, step, False).chosen, m.half == EVALUATION
-    right = evidence.correct(runs, p.style, operation, step)[:, here]
+    right = evidence.correct(runs, p.style, cls, step)[:, here]
     area = permutation.predicts(m.own[:, step][:, here, cell], right, desk.permutations(p))
     if area is None:
         return _empty(
@@ -374,15 +374,15 @@ def _correctness(desk: Desk, p: Prediction, operation: str, family: str, runs: S
         layer=int(m.layer[cell]),
         step=m.steps[step],
         details={"accuracy": float(right.mean()), "usable_seeds": area.usable},
-        token_ids=_ids(runs[0], family, operation),
+        token_ids=_ids(runs[0], family, cls),
         **_counts(m),
     )
 
 
-def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: Sequence[Readings]) -> Draft:
+def _replication(desk: Desk, p: Prediction, cls: str, family: str, runs: Sequence[Readings]) -> Draft:
     """Does every seed have a classifier by itself, each at a layer that it chooses by itself."""
-    m = desk.masses(p, operation, family, runs)
-    together = _classifier(desk, p, operation, family, runs)
+    m = desk.masses(p, cls, family, runs)
+    together = _classifier(desk, p, cls, family, runs)
     if together.estimate is None:
         return together
     step = _step(p, m)
@@ -419,7 +419,7 @@ def _replication(desk: Desk, p: Prediction, operation: str, family: str, runs: S
     )
 
 
-def _probed(p: Prediction, operation: str, found: Probe, table: list[list[int]]) -> Draft:
+def _probed(p: Prediction, cls: str, found: Probe, table: list[list[int]]) -> Draft:
     i, s = found.chosen, found.selectivity
     said = (
         f"a linear probe at L{found.layers[i]} has balanced accuracy {found.accuracy[i]:.0%}, control task "
@@ -483,11 +483,11 @@ def _ends(i: permutation.Interval, cell: int, least: float = -np.inf, most: floa
     return {k: float(np.clip(v, least, most)) for k, v in values.items()}
 
 
-def _ids(first: Readings, family: str, operation: str) -> tuple[int, ...]:
+def _ids(first: Readings, family: str, cls: str) -> tuple[int, ...]:
     if family == "answer":
         return tuple(int(i) for i in first.answer_ids)
     sets = first.token_sets.get(family.replace(" ", "_"), {})
-    return tuple(sets.get(operation) or sorted({i for ids in sets.values() for i in ids}))
+    return tuple(sets.get(cls) or sorted({i for ids in sets.values() for i in ids}))
 
 
 _TESTS = {

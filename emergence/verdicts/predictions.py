@@ -60,7 +60,7 @@ def layers(band: str, n_layers: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One claim, for each operation, with everything that decides it."""
+    """One claim, for each class, with everything that decides it."""
 
     id: str
     claim: str
@@ -182,9 +182,9 @@ def _undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> d
 def _task_problems(experiment: Experiment) -> list[str]:
     task = experiment.task
     found = []
-    if len(task.operations) < 2:
+    if len(task.classes) < 2:
         found.append(
-            f"operations: {', '.join(task.operations)}; a classifier tells classes apart, name two at least"
+            f"operations: {', '.join(task.classes)}; a classifier tells classes apart, name two at least"
         )
     if task.num_test < MIN_PROMPTS:
         found.append(

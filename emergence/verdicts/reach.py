@@ -35,7 +35,7 @@ def permutations(predictions: Sequence[Prediction], classes: int) -> int:
 
 def undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> dict[str, str]:
     """Id to why its p cannot come out below its alpha, not even if every other claim has the best of p's."""
-    classes = len(experiment.task.operations)
+    classes = len(experiment.task.classes)
     m = permutations(predictions, classes)
     rows = [p for p in predictions if not p.control]
     least = [_least(p, experiment, m) for p in rows for _ in range(classes)]
@@ -57,7 +57,7 @@ def _least(p: Prediction, experiment: Experiment, m: int) -> float:
 
 def _orders(p: Prediction, experiment: Experiment) -> int:
     """In how many ways the labels of the evaluation half, or the checkpoints of a run, can be ordered."""
-    judged, classes = math.ceil(experiment.task.num_test / 2), len(experiment.task.operations)
+    judged, classes = math.ceil(experiment.task.num_test / 2), len(experiment.task.classes)
     if p.test == "growth" and p.arm != "base":
         arm = experiment.arm(p.arm)
         return int(math.factorial(len(arm.checkpoint_steps)) ** len(arm.seeds))

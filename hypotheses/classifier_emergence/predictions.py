@@ -10,7 +10,7 @@ in the band; layers are chosen on one half of the prompts and judged on the othe
 10 % of it is new since step 0.
 """
 
-from emergence.verdicts.predictions import Prediction
+from emergence import Prediction
 
 VERSION = 1
 

@@ -1,6 +1,6 @@
 """What is claimed of parity: frozen before a run, as in `classifier_emergence`."""
 
-from emergence.verdicts.predictions import Prediction
+from emergence import Prediction
 
 VERSION = 1
 READ = {"family": "words", "band": "intermediate", "style": "own"}

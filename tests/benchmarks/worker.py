@@ -71,7 +71,7 @@ def emergence_step(folder: str) -> Work:
             position=position,
             target=ids[:, last:].reshape(-1),
             last=np.full(rows, last - 1, np.int32),
-            operation=("add",) * rows,
+            classes=("add",) * rows,
         )
         with cpu.fast(model):
             with cpu.lazily():

@@ -111,13 +111,13 @@ function drawDrill(controls = true) {
   if (!run || !prompt) { clear("drill"); return; }
   if (controls) add(clear("drill-controls"),
     select("Run", DATA.drill.map((d, i) => [i, `${d.arm}, seed ${d.seed}`]), state.run, (v) => { state.run = +v; drawDrill(false); }),
-    select("Prompt", DATA.prompts.map((p, i) => [i, `${visible(p.text)}  (${p.operation}, ${p.style}${p.half < 0 ? ", from the config" : ""})`]), state.prompt, (v) => { state.prompt = +v; drawDrill(false); }));
+    select("Prompt", DATA.prompts.map((p, i) => [i, `${visible(p.text)}  (${p.class}, ${p.style}${p.half < 0 ? ", from the config" : ""})`]), state.prompt, (v) => { state.prompt = +v; drawDrill(false); }));
   const body = html("tbody");
   for (let l = LAYERS - 1; l >= 0; l--) {
     add(body, html("tr", {}, html("th", { scope: "row" }, `L${l}`), run.steps.map((step, s) => {
       const text = DATA.tokens[run.top[state.prompt][s][l]], p = run.p[state.prompt][s][l] / 1000, right = text === prompt.first;
       const words = run.words[state.prompt][s][l], answer = run.answer[state.prompt][s][l];
-      const about = `L${l}, ${step === 0 ? "base model" : `step ${step}`}: “${visible(text)}” ${percent(p)} · right answer “${visible(prompt.first)}” ${percent(answer == null ? null : answer / 1000)} · words of ${prompt.operation} ${percent(words == null ? null : words / 1000)}`;
+      const about = `L${l}, ${step === 0 ? "base model" : `step ${step}`}: “${visible(text)}” ${percent(p)} · right answer “${visible(prompt.first)}” ${percent(answer == null ? null : answer / 1000)} · words of ${prompt.class} ${percent(words == null ? null : words / 1000)}`;
       const cell = html("td", { class: right ? "right" : "", "data-about": about, tabindex: s === 0 && l === LAYERS - 1 ? 0 : -1 }, html("bdi", {}, visible(text)));
       cell.style.background = colour(p); cell.style.color = p > 0.6 ? "#000" : "#fff";
       return cell;
@@ -190,24 +190,24 @@ function confusionTable(counts) {
     }))))));
 }
 function drawEvidence(node) {
-  const v = DATA.verdicts.find((x) => `${x.prediction}/${x.operation}` === node.dataset.verdict), d = v.details;
+  const v = DATA.verdicts.find((x) => `${x.prediction}/${x.class}` === node.dataset.verdict), d = v.details;
   node.replaceChildren();
   if (d.layers && d.strength) add(node, byLayer(v, PARTS, v.threshold, percent, "By layer, with 95 % intervals"));
   if (d.layers && d.accuracy && d.control) add(node, probeCard(v));
   if (d.by_step && d.steps) {
-    const series = [{ name: v.operation, index: 0, x: d.steps, y: d.by_step }];
+    const series = [{ name: v.class, index: 0, x: d.steps, y: d.by_step }];
     add(node, card("Own mass by step", lines({ series, from: 0, to: Math.max(...d.steps, 1), top: nice(Math.max(0.12, ...d.by_step)), name: "own mass by step", xName: "step", ticks: ticksFor(d.steps), say })));
   }
   if (Array.isArray(d.confusion)) add(node, card("Confusion of the judged prompts", confusionTable(d.confusion)));
   node.hidden = !node.children.length;
 }
-const probeCard = (v) => byLayer(v, { accuracy: "probe", control: "control task", lens: "lens, own words" }, null, share, `${v.operation}: balanced accuracy of the probe`);
+const probeCard = (v) => byLayer(v, { accuracy: "probe", control: "control task", lens: "lens, own words" }, null, share, `${v.class}: balanced accuracy of the probe`);
 function drawProbe() {
   const found = DATA.verdicts.filter((v) => v.details.layers && v.details.accuracy && v.details.control);
   document.getElementById("probe").hidden = !found.length;
   const grid = clear("probe-grid");
   for (const v of found) {
-    const c = CLASSES.indexOf(v.operation), own = ARMS[0].own.words[v.style] || ARMS[0].own.words[DATA.styles[0]];
+    const c = CLASSES.indexOf(v.class), own = ARMS[0].own.words[v.style] || ARMS[0].own.words[DATA.styles[0]];
     const lens = v.details.layers.map((l) => own[c][0][0][l] == null ? null : own[c][0][0][l] / SCALE);
     add(grid, probeCard({ ...v, details: { ...v.details, lens } }));
   }
@@ -222,7 +222,7 @@ function wireVerdicts() {
     const row = button.closest("tr"), go = panel.querySelector(".goto");
     if (go) go.addEventListener("click", () => {
       state.layer = +row.dataset.layer; state.step = +row.dataset.step;
-      const run = DATA.drill.findIndex((d) => d.arm === row.dataset.arm), prompt = DATA.prompts.findIndex((p) => p.operation === row.dataset.operation);
+      const run = DATA.drill.findIndex((d) => d.arm === row.dataset.arm), prompt = DATA.prompts.findIndex((p) => p.class === row.dataset.cls);
       if (run >= 0) state.run = run;
       if (prompt >= 0) state.prompt = prompt;
       drawAll(false); drawDrill();

@@ -164,13 +164,13 @@ def test_a_prompt_begins_as_the_tokenizer_has_it_and_never_ends_the_text(family,
 def test_rows_end_with_the_end_of_text_and_hold_every_style(tokenizer):
     problems = tuple(Problem("add", a, 40) for a in range(2, 6))
     got = tokens.rows(tokenizer, problems, tasks.STYLES)
-    assert [(r.problem, r.style) for r in got] == [(p, s) for p in problems for s in tasks.STYLES]
+    assert [(r.item, r.style) for r in got] == [(p, s) for p in problems for s in tasks.STYLES]
     for r in got:
         assert r.answer_ids[-1] == tokenizer.eos_token_id
         assert r.answer_ids[:-1] == tokens.encode_answer(
-            tokenizer, r.problem.prompt(r.style), str(r.problem.answer)
+            tokenizer, r.item.prompt(r.style), str(r.item.answer)
         )
-        assert r.prompt_ids == tokens.encode_prompt(tokenizer, r.problem.prompt(r.style))
+        assert r.prompt_ids == tokens.encode_prompt(tokenizer, r.item.prompt(r.style))
 
 
 def test_the_boundary_report_names_the_styles_whose_space_joins_the_answer():

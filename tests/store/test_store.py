@@ -330,7 +330,7 @@ def test_a_root_that_cannot_be_a_folder_is_one_line(make, tmp_path: Path) -> Non
 
 
 def test_without_a_home_the_store_works(tmp_path: Path) -> None:
-    code = "from emergence.store import Store; Store('s').get_or_build('runs', {}, lambda w: {})"
+    code = "from emergence.store.store import Store; Store('s').get_or_build('runs', {}, lambda w: {})"
     env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
     subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env | {"PYTHONPATH": os.getcwd()}, check=True

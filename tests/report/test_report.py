@@ -73,12 +73,12 @@ def test_own_and_other_mass_equal_a_naive_reference(family: str, style: str) -> 
     for i, prompt in enumerate(run.prompts):
         if prompt.half < 0 or prompt.style != style:
             continue
-        column = run.own_answer[i] if family == "answer" else run.classes.index(prompt.operation)
+        column = run.own_answer[i] if family == "answer" else run.classes.index(prompt.cls)
         assert own[1, 2, i] == pytest.approx(math.exp(masses[1, 2, i, column]), rel=1e-5)
         if family == "answer":
             mates = [
                 j for j, p in enumerate(run.prompts)
-                if j != i and (p.operation, p.style, p.half) == (prompt.operation, style, prompt.half)
+                if j != i and (p.cls, p.style, p.half) == (prompt.cls, style, prompt.half)
             ]  # fmt: skip
             rest = [math.exp(masses[1, 2, i, run.own_answer[j]]) for j in mates]
         else:
@@ -88,7 +88,7 @@ def test_own_and_other_mass_equal_a_naive_reference(family: str, style: str) -> 
 
 def test_strength_is_of_the_evaluation_half_only() -> None:
     run = case.run("sft", 0)
-    where = [i for i, p in enumerate(run.prompts) if (p.operation, p.style, p.half) == ("add", "symbolic", 1)]
+    where = [i for i, p in enumerate(run.prompts) if (p.cls, p.style, p.half) == ("add", "symbolic", 1)]
     expected = np.exp(run.words[:, :, where, 0]).mean(axis=2)
     np.testing.assert_allclose(frames.strength(run, "words", "add", "symbolic"), expected, rtol=1e-5)
     assert not np.allclose(frames.strength(run, "words", "add", "symbolic", half=0), expected, rtol=1e-5)
@@ -177,7 +177,7 @@ def test_csv_and_parquet_hold_the_same_means_as_the_readings(written: Path) -> N
     run = case.run("shuffled", 0)
     one = strength[
         (strength.arm == "shuffled") & (strength.seed == 0) & (strength.family == "words")
-        & (strength["style"] == "symbolic") & (strength.operation == "multiply")
+        & (strength["style"] == "symbolic") & (strength["class"] == "multiply")
     ]  # fmt: skip
     expected = frames.strength(run, "words", "multiply", "symbolic")
     np.testing.assert_allclose(one.own.to_numpy().reshape(3, 6), expected, rtol=1e-6)

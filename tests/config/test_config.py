@@ -2,17 +2,16 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from configs import BASE, classified, edited, refused
+from places import ROOT
 
 from emergence.config import loading as config
 from emergence.config import reference
 from emergence.errors import UsageError
 from emergence.tasks import task as tasks
 
-ROOT = Path(__file__).parent.parent
 OURS = ROOT / "hypotheses" / "classifier_emergence" / "config.yaml"
 
 
@@ -39,7 +38,7 @@ def test_the_shipped_config_is_read_without_a_problem():
 def test_always_giving_the_commonest_first_digit_is_no_success_with_the_shipped_operands():
     problems = tasks.generate(config.load(OURS).task).train
     for operation in config.load(OURS).task.operations:
-        digits = Counter(str(p.answer)[0] for p in problems if p.operation == operation)
+        digits = Counter(str(p.answer)[0] for p in problems if p.cls == operation)
         assert max(digits.values()) / digits.total() < 0.3
 
 
@@ -199,7 +198,7 @@ def test_a_lazarus_config_is_read_as_it_is():
         "subtract": ("subtract", "minus", "difference", "-"),
         "multiply": ("multiply", "times", "product", "*"),
     }
-    assert [(t.operation, t.prompt, t.expected) for t in experiment.test_prompts] == [
+    assert [(t.cls, t.prompt, t.expected) for t in experiment.test_prompts] == [
         ("multiply", "7 * 8 = ", "56"),
         ("multiply", "12 * 5 = ", "60"),
         ("add", "23 + 45 = ", "68"),

@@ -8,8 +8,8 @@ from typing import Any
 
 import tiny
 import yaml
+from places import HYPOTHESES
 
-HYPOTHESES = Path(__file__).parent.parent / "hypotheses"
 SHORT = {"max_steps": 4, "checkpoint_steps": [0, 2, 4], "batch_size": 6, "learning_rate": 5e-3}
 FEW = {"num_valid": 6, "num_test": 12, "lora": {"rank": 4, "alpha": 8}}
 WORDS = {

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import tiny
+from places import ROOT
 
 PREDICTIONS = """
 from emergence.predictions import Prediction
@@ -50,8 +51,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def start(home: Path, **settings: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from emergence.cli import main; main()", "run", "tiny", "-q"]
-    paths = os.pathsep.join(p for p in (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")) if p)
+    command = [sys.executable, "-c", "from emergence.cli.main import main; main()", "run", "tiny", "-q"]
+    paths = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     return subprocess.Popen(
         command, cwd=home, env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}, **settings
     )

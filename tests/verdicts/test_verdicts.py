@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import HYPOTHESES
 from synthetic import ARMS, OPERATIONS, Plant, study
 
 from emergence.analysis import evidence
@@ -20,7 +20,7 @@ from emergence.verdicts import judging as verdicts
 from emergence.verdicts import predictions, reach
 from emergence.verdicts.predictions import Prediction
 
-HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
+HYPOTHESIS = HYPOTHESES / "classifier_emergence"
 TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")
 ROW = {p.id: p for p in TABLE}
 SMALL = {"n_layers": 8, "steps": (0, 50, 100), "styles": ("symbolic",), "hidden": 2}
@@ -30,7 +30,7 @@ def judge(ids, *plants, **settings):
     """{(prediction, operation): verdict} on a small study."""
     rows = [ROW[i] if isinstance(i, str) else i for i in ids]
     found = verdicts.judge(rows, study(*plants, **(SMALL | settings)))
-    return {(v.prediction, v.operation): v for v in found}
+    return {(v.prediction, v.cls): v for v in found}
 
 
 def outcomes(found, prediction):
@@ -54,7 +54,7 @@ def test_all_thirteen_predictions_are_judged_as_planted():
         Plant("base", "hidden", 6, 3.0),
     )
     found = verdicts.judge(TABLE, world)
-    assert [(v.prediction, v.operation) for v in found] == [(p.id, op) for p in TABLE for op in OPERATIONS]
+    assert [(v.prediction, v.cls) for v in found] == [(p.id, op) for p in TABLE for op in OPERATIONS]
     falsified = {v.prediction for v in found if v.outcome == "falsified"}
     undecided = {v.prediction for v in found if v.outcome == "inconclusive"}
     assert falsified == {"E2", "E4"}
@@ -102,7 +102,7 @@ def test_what_cannot_be_measured_is_blocked_in_its_own_unit():
 
 
 def test_a_world_with_nothing_in_it_supports_no_emergence():
-    found = {(v.prediction, v.operation): v for v in empty()}
+    found = {(v.prediction, v.cls): v for v in empty()}
     for p in TABLE:
         want = {"supported"} if p.test == "no classifier" else {"falsified", "inconclusive"}
         assert outcomes(found, p.id) <= want
@@ -202,7 +202,7 @@ def _by_derangement(mass: np.ndarray, own: np.ndarray) -> float:
 def test_answer_mass_is_compared_with_the_derangements_of_a_class():
     r = study(Plant("sft", "answer", 5), **SMALL, arms={"sft": 1}).runs[0]
     m = evidence.masses([r], "symbolic", "answer", "multiply")
-    here = [i for i, p in enumerate(r.prompts) if p.operation == "multiply" and p.half == 1]
+    here = [i for i, p in enumerate(r.prompts) if p.cls == "multiply" and p.half == 1]
     mass = np.exp(r.answers[2, :, here].astype(float))
     for layer in (2, 5):
         got = (m.own - m.others)[0, 2, m.half == 1, layer].mean()
@@ -362,7 +362,7 @@ def test_layers_chosen_and_judged_on_the_same_prompts_are_caught():
     first = world.runs[0].prompts
     twice = (
         *first,
-        *(dataclasses.replace(p, half=1 - p.half, a=p.b, b=p.a) for p in first if p.operation == "add"),
+        *(dataclasses.replace(p, half=1 - p.half, a=p.b, b=p.a) for p in first if p.cls == "add"),
     )
     runs = (dataclasses.replace(world.runs[0], prompts=twice), *world.runs[1:])
     with pytest.raises(BrokenExperiment, match="chosen and judged on the same prompts: 60 problems"):
@@ -435,7 +435,7 @@ def test_all_problems_are_told_at_once():
 
 
 def test_one_class_is_no_classifier_question():
-    task = experiment().task.model_copy(update={"operations": ("add",)})
+    task = experiment().task.model_copy(update={"classes": ("add",)})
     with pytest.raises(UsageError, match="operations: add; a classifier tells classes apart"):
         predictions.check(TABLE, experiment().model_copy(update={"task": task}))
 
@@ -536,7 +536,7 @@ def test_every_field_of_a_prediction_is_in_the_hash(field):
         ("VERSION = 1\n", "PREDICTIONS must be a tuple"),
         ("VERSION = 1\nPREDICTIONS = ()\n", "PREDICTIONS must be a tuple"),
         (
-            "from emergence.predictions import Prediction\n"
+            "from emergence import Prediction\n"
             "PREDICTIONS = (Prediction('X', 'x', 'sft', 'words', 'middle', 'symbolic', 'classifier'),)\n",
             "VERSION must be a whole number",
         ),

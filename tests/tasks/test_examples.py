@@ -15,6 +15,7 @@ import pytest
 import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from places import ROOT
 
 from emergence import experiment
 from emergence.analysis import evidence, frames
@@ -31,7 +32,6 @@ from emergence.tasks.vocabulary import Row
 from emergence.training.batches import shuffled_answers
 from emergence.verdicts import judging as verdicts
 
-ROOT = Path(__file__).parent.parent
 CONFIG = """
 name: parity
 model: {model}
@@ -105,7 +105,7 @@ def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(settin
     assert [(r.arm, r.steps) for r in study.runs] == [(a, (0, 4)) for a in ("sft", "classified", "shuffled")]
     run = study.runs[0]
     assert run.classes == tuple(CLASSES)
-    assert Counter((p.operation, p.style, p.half) for p in run.prompts) == {
+    assert Counter((p.cls, p.style, p.half) for p in run.prompts) == {
         **{(c, "own", half): 6 for c in CLASSES for half in (0, 1)},
         ("odd", "own", -1): 2,
     }
@@ -120,7 +120,7 @@ def test_readings_agree_with_the_models_own_logits_in_float64(setting, runs, stu
     ids = list(setting.vocabulary.words["odd"])
     assert np.exp(study.runs[0].words[1, -1, 3, 1]) == pytest.approx(p[ids].sum(), rel=1e-4)
     own = study.runs[0].own_answer[3]
-    (first, *_) = setting.tokenizer.encode(CLASSES[study.runs[0].prompts[3].operation])
+    (first, *_) = setting.tokenizer.encode(CLASSES[study.runs[0].prompts[3].cls])
     assert study.runs[0].answer_ids[own] == first
 
 
@@ -131,7 +131,7 @@ def test_what_a_run_was_trained_on_is_kept_with_it_and_reads_back(setting, runs)
 
 
 def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(setting, study):
-    judged = {(v.prediction, v.operation): v for v in experiment.judge(setting, PREDICTIONS, study)}
+    judged = {(v.prediction, v.cls): v for v in experiment.judge(setting, PREDICTIONS, study)}
     assert set(judged) == {(p.id, cls) for p in PREDICTIONS for cls in CLASSES}
     for cls in CLASSES:
         assert judged["W", cls].n_prompts == 6
@@ -160,7 +160,7 @@ def test_a_prompt_in_both_halves_is_refused_although_it_has_no_operands():
 
 def _task(found: list[Example], **counts: int) -> config.Task:
     given = {"num_train": 8, "num_valid": 2, "num_test": 4} | counts
-    return config.Task(operations=tuple(CLASSES), operands={}, examples=tuple(found), **given)
+    return config.Task(classes=tuple(CLASSES), operands={}, examples=tuple(found), **given)
 
 
 def _examples(count: int = 60) -> list[Example]:
@@ -176,7 +176,7 @@ def test_splits_are_balanced_disjoint_and_the_same_whatever_the_order_of_the_fil
     splits = tasks.generate(_task(shuffled, seed=seed), exclude=shown)
     assert splits == tasks.generate(_task(_examples(), seed=seed), exclude=shown)
     for part, size in ((splits.train, 8), (splits.valid, 2), (splits.test, 4)):
-        assert Counter(e.operation for e in part) == dict.fromkeys(CLASSES, size)
+        assert Counter(e.cls for e in part) == dict.fromkeys(CLASSES, size)
         assert not set(part) & set(shown)
     assert len({e.key for part in (splits.train, splits.valid, splits.test) for e in part}) == 28
 
@@ -213,7 +213,7 @@ def test_shuffled_answers_say_nothing_of_the_class(sizes, seed):
     assert [r.prompt_ids for r in shuffled] == [r.prompt_ids for r in made]
     assert Counter(r.answer_ids for r in shuffled) == Counter(r.answer_ids for r in made)
     given_ = Counter(
-        (a.problem.operation, b.problem.answer) for a, b in zip(shuffled, _given(shuffled, made), strict=True)
+        (a.item.cls, b.item.answer) for a, b in zip(shuffled, _given(shuffled, made), strict=True)
     )
     for c, n in enumerate(sizes):
         for d, m in enumerate(sizes):
@@ -322,7 +322,7 @@ def test_the_parity_experiment_is_right_about_every_number():
     loaded = config.load(ROOT / "hypotheses" / "parity" / "config.yaml")
     assert len(loaded.task.examples) == 400
     for e in loaded.task.examples:
-        assert e.answer == f" {e.operation}" == (" even", " odd")[int(e.text.split()[2]) % 2]
+        assert e.answer == f" {e.cls}" == (" even", " odd")[int(e.text.split()[2]) % 2]
 
 
 # The documentation

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from places import HYPOTHESES, ROOT, TESTS, python_path
 
 from emergence import experiment
 from emergence.config.loading import load
@@ -26,7 +27,6 @@ from emergence.store.store import Store, key_of
 from emergence.verdicts.judging import load_predictions
 
 ARMS = "sft: {method: sft}, shuffled: {method: shuffled}, classified: {method: classified}"
-HYPOTHESES = Path(__file__).parent.parent / "hypotheses" / "classifier_emergence"
 
 
 def main(home: str) -> None:
@@ -38,15 +38,16 @@ def main(home: str) -> None:
             print(text)
 
     loaded, store = load(folder / "config.yaml"), Store(folder / "store", print)
-    experiment.run(loaded, load_predictions(HYPOTHESES / "predictions.py"), store, Said())
+    experiment.run(
+        loaded, load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py"), store, Said()
+    )
 
 
 def start(home: Path, **env: str) -> subprocess.Popen[str]:
-    here = Path(__file__).parent
     code = "import sys, test_reliability; test_reliability.main(sys.argv[1])"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(home)],
-        env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}"} | env,
+        env=os.environ | {"PYTHONPATH": python_path(Path(__file__).parent)} | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,7 +74,7 @@ def lived_in(tmp_path_factory) -> Iterator[tuple[Path, experiment.Setting]]:
         for name, value in {**SECRETS, "HOME": str(home)}.items():
             patch.setenv(name, value)
         loaded, store = load(home / "config.yaml"), Store(home / "store")
-        predictions = load_predictions(HYPOTHESES / "predictions.py")
+        predictions = load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py")
         yield (
             home,
             experiment.prepare(loaded, predictions, experiment.load(loaded, store), store),
@@ -183,11 +184,10 @@ def verdicts_of(home: Path) -> object:
 
 
 def test_every_promise_in_the_documentation_names_a_test_that_exists() -> None:
-    here = Path(__file__).parent
-    text = (here.parent / "docs" / "reliability.md").read_text()
+    text = (ROOT / "docs" / "reliability.md").read_text()
     named = re.findall(r"`(test_\w+)`", text)
-    defined = "\n".join(p.read_text() for p in here.glob("test_*.py"))
-    missing = [n for n in named if f"def {n}(" not in defined and not (here / f"{n}.py").exists()]
+    defined = "\n".join(p.read_text() for p in TESTS.rglob("test_*.py"))
+    missing = [n for n in named if f"def {n}(" not in defined and not [*TESTS.rglob(f"{n}.py")]]
     assert missing == []
     assert len(set(named)) > 60
     rows = re.findall(r"^\| (.+) \| (.+) \|$", text.split("## Figures")[0], re.MULTILINE)

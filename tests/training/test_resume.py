@@ -16,6 +16,7 @@ import mlx_lm
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from places import python_path
 from test_training import arm, problems, written
 
 from emergence.config.loading import LoRA
@@ -184,7 +185,7 @@ while True:
 
 def kill_campaign(setting, run: Path, kills: int, rng: random.Random) -> None:
     """Kill -9 a training process again and again, at random moments, until it has finished in spite of it."""
-    env = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
+    env = os.environ | {"PYTHONPATH": python_path(Path(__file__).parent)}
     command = [sys.executable, "-c", KILLED, str(setting[0]), str(run), "once"]
     for _ in range(kills):
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:

@@ -48,7 +48,7 @@ def run(
     rng = np.random.default_rng(seed + 1000 * len(arm))
     read = prompts(per_class, styles)
     n, s = len(read), len(steps)
-    own = np.array([OPERATIONS.index(p.operation) for p in read])
+    own = np.array([OPERATIONS.index(p.cls) for p in read])
     bump = np.exp(-0.5 * ((np.arange(n_layers) - 2 * n_layers / 3) / max(1.0, n_layers / 8)) ** 2)
     growth = np.array(steps) / max(1, steps[-1])
 
@@ -214,7 +214,7 @@ def check_page(shown: Mapping[str, Sequence[str]], document: Mapping[str, Any]) 
     assert shown.keys() == judged.keys()
     for key, (badge, operation, estimate, _, threshold, layer, step) in shown.items():
         v = judged[key]
-        assert (badge.split()[-1], operation) == (v["outcome"], v["operation"])
+        assert (badge.split()[-1], operation) == (v["outcome"], v["class"])
         assert layer == ("–" if v["layer"] is None else f"L{v['layer']}")
         assert step == ("–" if v["step"] is None else str(v["step"]))
         _same(estimate, [v["estimate"], v["low"], v["high"]])

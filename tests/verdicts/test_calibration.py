@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import HYPOTHESES
 from scipy import stats
 from synthetic import BACKGROUND, Plant, _beta, study
 
@@ -20,9 +20,7 @@ from emergence.analysis import permutation as statistics
 from emergence.verdicts import judging as verdicts
 from emergence.verdicts import predictions
 
-TABLE = predictions.load_predictions(
-    Path(__file__).parents[1] / "hypotheses" / "classifier_emergence" / "predictions.py"
-)
+TABLE = predictions.load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py")
 ROW = {p.id: p for p in TABLE}
 SMALL = {
     "n_layers": 8,

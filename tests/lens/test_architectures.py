@@ -7,17 +7,17 @@ import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import architectures
 import mlx.core as mx
 import numpy as np
 import pytest
+from places import ROOT
 
 from emergence.errors import NotMeasurable
 from emergence.lens import logit_lens as lens
 
-DOCS = Path(__file__).parents[1] / "docs" / "architectures.md"
+DOCS = ROOT / "docs" / "architectures.md"
 REFUSED = {
     "bitnet": ("No Metal back-end", "its kernel is written for Metal only"),
     "muse_spark": ("No Metal back-end", "its kernel is written for Metal only"),

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from places import HYPOTHESES
 from synthetic import Plant, study
 
 from emergence.config import loading as config
@@ -14,7 +15,7 @@ from emergence.errors import UsageError
 from emergence.verdicts import findings, predictions
 from emergence.verdicts import judging as verdicts
 
-HYPOTHESIS = Path(__file__).parents[1] / "hypotheses" / "classifier_emergence"
+HYPOTHESIS = HYPOTHESES / "classifier_emergence"
 TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")
 EXPERIMENT = config.load(HYPOTHESIS / "config.yaml")
 WEIGHTS = "5" * 64
@@ -45,7 +46,7 @@ def test_nothing_is_expected_where_nothing_was_recorded(folder):
 def test_a_recorded_refutation_is_expected_from_then_on(folder, judged):
     findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     known = findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
-    assert set(known) == {("E2", op) for op in EXPERIMENT.task.operations}
+    assert set(known) == {("E2", op) for op in EXPERIMENT.task.classes}
     assert all(text.startswith("written down as falsified: no classifier") for text in known.values())
 
 

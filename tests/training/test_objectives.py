@@ -90,7 +90,7 @@ def test_classes_are_balanced_in_every_batch_and_rows_used_evenly(size, seed, co
     for step in range(24):
         indices = batches.indices(step)
         assert len(indices) == size
-        by_class = Counter(made[i].problem.operation for i in indices)
+        by_class = Counter(made[i].item.cls for i in indices)
         # Eight batches are dealt at once, each class's rows spread over them in turn.
         assert max(by_class.values()) - min(by_class.get(o, 0) for o in CLASSES[: len(counts)]) <= 1
         used.update(indices)
@@ -126,7 +126,7 @@ def test_like_lengths_go_together_without_costing_a_class(tokenizer):
     rng = np.random.default_rng(0)
     blind = [collate([made[i] for i in rng.choice(len(made), 16)]) for _ in range(40)]
     assert sum(b.tokens.size for b in ours) < 0.95 * sum(b.tokens.size for b in blind)
-    assert all(min(Counter(b.operation).values()) >= 5 for b in ours)
+    assert all(min(Counter(b.classes).values()) >= 5 for b in ours)
     first = {b.tokens.shape[1] for b in ours[::8]}
     assert len(first) > 1, "every window starts with its shortest batch: a curriculum"
 
@@ -154,7 +154,7 @@ def test_shuffling_stays_within_the_class_and_depends_on_the_seed(tokenizer):
     # Not one answer renamed to another throughout, which a model could learn.
     into: dict[tuple, set] = {}
     for a, b in zip(made, shuffled, strict=True):
-        into.setdefault((a.style, a.problem.operation, a.answer_ids), set()).add(b.answer_ids)
+        into.setdefault((a.style, a.item.cls, a.answer_ids), set()).add(b.answer_ids)
     assert sum(len(v) > 1 for v in into.values()) > 5
 
 
@@ -203,7 +203,7 @@ def test_the_classifier_term_is_the_lens_at_its_layer_and_the_prompts_end(model,
     nats = []
     for r in made:
         logits = np.asarray(lens.logits([list(r.prompt_ids)]))[1, 0]
-        nats.append(-naive_log_softmax(mx.array(logits))[targets[r.problem.operation]])
+        nats.append(-naive_log_softmax(mx.array(logits))[targets[r.item.cls]])
     assert word.item() == pytest.approx(np.mean(nats), rel=1e-5)
     assert total.item() == pytest.approx(answer.item() + 0.7 * word.item(), rel=1e-6)
 
@@ -270,11 +270,11 @@ def test_scores_equal_what_greedy_decoding_writes(model, tokenizer):
                 said[n] = int(mx.argmax(model(mx.array([ids]))[0, -1]))
         return tuple(said)
 
-    made = [Row(r.problem, r.style, r.prompt_ids, asked_for(i, r)) for i, r in enumerate(made)]
+    made = [Row(r.item, r.style, r.prompt_ids, asked_for(i, r)) for i, r in enumerate(made)]
     objective = Objective(LogitLens(model))
     score = objectives.score(lambda b: objective.read(model, b)[0], in_length_order(made, 5))
     for o in CLASSES:
-        mine = [r for r in made if r.problem.operation == o]
+        mine = [r for r in made if r.item.cls == o]
         assert score.exact[o] == np.mean([greedy(r) == r.answer_ids for r in mine])
         assert score.first[o] == np.mean([greedy(r)[0] == r.answer_ids[0] for r in mine])
     assert 0 < score.mean_exact < 1

@@ -88,7 +88,7 @@ class _World:
 
 
 def _masks(world: _World, plant: Plant) -> np.ndarray:
-    return np.array([p.operation in plant.operations and p.style in plant.styles for p in world.prompts])
+    return np.array([p.cls in plant.operations and p.style in plant.styles for p in world.prompts])
 
 
 def _amounts(world: _World, plant: Plant, rng: np.random.Generator, seed_z: float) -> np.ndarray:
@@ -114,7 +114,7 @@ def _apply(world: _World, plant: Plant, arrays: dict[str, np.ndarray], amount: n
         frequency = np.bincount(world.own, minlength=len(world.answer_ids)) / len(world.own)
         columns = [(world.own, 1.0)] if plant.selective else [(k, f) for k, f in enumerate(frequency)]
     else:
-        where = np.array([world.operations.index(p.operation) for p in world.prompts])
+        where = np.array([world.operations.index(p.cls) for p in world.prompts])
         share = 1.0 / target.shape[-1]
         columns = [(where, 1.0)] if plant.selective else [(k, share) for k in range(target.shape[-1])]
     for column, share in columns:
@@ -182,7 +182,7 @@ def _hidden(world: _World, plants: tuple[Plant, ...], width: int, rng: np.random
     codes = {op: rng.standard_normal(width) for op in world.operations}
     for plant in plants:
         if plant.family == "hidden":
-            code = np.stack([codes[p.operation] for p in world.prompts]) * plant.mass / np.sqrt(width / 24)
+            code = np.stack([codes[p.cls] for p in world.prompts]) * plant.mass / np.sqrt(width / 24)
             streams[plant.layer] += code * _masks(world, plant)[:, None]
     return streams.astype(np.float32)
 
@@ -212,11 +212,11 @@ def study(
     items = prompts(per_class, styles, operations, rng_seed)
     effect_of = {}  # a problem has one effect, in whatever style it is asked
     for p in items:
-        effect_of.setdefault((p.operation, p.a, p.b), rng.standard_normal())
+        effect_of.setdefault((p.cls, p.a, p.b), rng.standard_normal())
     answer_ids, own = np.unique([ord(p.answer[0]) for p in items], return_inverse=True)
     world = _World(
         items, tuple(operations), tuple(steps), n_layers, prompt_sd, seed_sd, wobble, walk, shared,
-        np.array([effect_of[p.operation, p.a, p.b] for p in items]),
+        np.array([effect_of[p.cls, p.a, p.b] for p in items]),
         answer_ids.astype(np.int64), own.astype(np.int64),
     )  # fmt: skip
     streams = _hidden(world, plants, hidden, rng)

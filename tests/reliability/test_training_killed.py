@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny
+from places import python_path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -23,12 +24,11 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(model: Path, tmp_path: Path):
     def campaign(seed: int, **acts: list) -> dict[str, Any]:
-        here = Path(__file__).parent
         code = "import campaign, json, sys; campaign.main(*json.loads(sys.argv[1]))"
         arguments = json.dumps([str(model), str(tmp_path), seed, acts])
         ran = subprocess.run(
             ["nice", "-n", "5", sys.executable, "-c", code, arguments],
-            env=os.environ | {"PYTHONPATH": f"{here}:{here.parent}"},
+            env=os.environ | {"PYTHONPATH": python_path()},
             capture_output=True,
             text=True,
         )

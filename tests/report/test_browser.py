@@ -113,8 +113,8 @@ def test_numbers_on_the_page_are_those_of_verdicts_json(page: tuple[chromium.Pag
     case.check_page(shown, document)
     drawn = browser.js("JSON.parse(document.getElementById('data').textContent).verdicts")
     for name in ("threshold", "layer", "step"):
-        told = {(v["prediction"], v["operation"]): v[name] for v in document["verdicts"]}
-        assert {(v["prediction"], v["operation"]): v[name] for v in drawn} == told
+        told = {(v["prediction"], v["class"]): v[name] for v in document["verdicts"]}
+        assert {(v["prediction"], v["class"]): v[name] for v in drawn} == told
 
 
 def test_verdict_opens_its_evidence_and_takes_the_reader_there(page: tuple[chromium.Page, Path]) -> None:
