@@ -61,7 +61,7 @@ class Instrument:
 class Setting:
     """Everything that is fixed before the first training step."""
 
-    config: config.Experiment
+    config: config.Config
     store: Store
     source: models.Source
     model: Any
@@ -98,7 +98,7 @@ class Run:
 
 
 def run(
-    experiment: config.Experiment,
+    experiment: config.Config,
     predictions: Sequence[Prediction],
     store: Store,
     progress: Progress = SILENT,
@@ -113,7 +113,7 @@ def run(
     return judged
 
 
-def load(experiment: config.Experiment, store: Store) -> Instrument:
+def load(experiment: config.Config, store: Store) -> Instrument:
     """The model, and a lens on it.
 
     Raises
@@ -133,7 +133,7 @@ def load(experiment: config.Experiment, store: Store) -> Instrument:
 
 
 def prepare(
-    experiment: config.Experiment, predictions: Sequence[Prediction], instrument: Instrument, store: Store
+    experiment: config.Config, predictions: Sequence[Prediction], instrument: Instrument, store: Store
 ) -> Setting:
     """Data, tokens and lens, each proven before anything is trained.
 
@@ -193,7 +193,7 @@ def train(setting: Setting, arm: config.Arm, seed: int, progress: Progress = SIL
 
 
 def spec_of_run(
-    experiment: config.Experiment, source: models.Source, splits: tasks.Splits, arm: config.Arm, seed: int
+    experiment: config.Config, source: models.Source, splits: tasks.Splits, arm: config.Arm, seed: int
 ) -> dict[str, Any]:
     """Everything that decides a run's content; its hash is the run's key. Needs no loaded model."""
     settings = arm.model_dump(mode="json", exclude={"name", "enabled", "seeds"})
@@ -213,7 +213,7 @@ def run_spec(setting: Setting, arm: config.Arm, seed: int) -> dict[str, Any]:
     return spec_of_run(setting.config, setting.source, setting.splits, arm, seed)
 
 
-def split(experiment: config.Experiment) -> tasks.Splits:
+def split(experiment: config.Config) -> tasks.Splits:
     """The experiment's problems; the prompts that are shown are in none of the splits."""
     return tasks.generate(experiment.task, exclude=[p.problem for p in experiment.test_prompts])
 
@@ -330,7 +330,7 @@ def _code(*packages: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _shown(experiment: config.Experiment) -> list[Prompt]:
+def _shown(experiment: config.Config) -> list[Prompt]:
     return [
         Prompt(p.prompt, p.cls, p.problem.a, p.problem.b, p.expected, p.style, -1)
         for p in experiment.test_prompts

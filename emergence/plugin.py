@@ -149,7 +149,7 @@ def experiment_folder(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def experiment(experiment_folder: Path, pytestconfig: pytest.Config) -> Any:
-    """The folder's `config.yaml`, with the options applied: a `config.Experiment`."""
+    """The folder's `config.yaml`, with the options applied: a `config.Config`."""
     with _readable():
         return _experiment(pytestconfig, experiment_folder)
 

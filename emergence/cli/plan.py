@@ -1,6 +1,6 @@
 """What a run would do, before it does it: a config settled with its options, described, and its work counted.
 
-In: an experiment's folder and options. Out: `Experiment` and claims, renderables for the terminal.
+In: an experiment's folder and options. Out: `Config` and claims, renderables for the terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import loading as config
-from ..config.settings import Experiment
+from ..config.settings import Config
 from ..progress import clock
 from ..store import manifest as sealing
 from ..store.manifest import Damaged
@@ -35,7 +35,7 @@ def settle(
     model: str | None,
     steps: str | None,
     seeds: int | None,
-) -> tuple[Experiment, Claims]:
+) -> tuple[Config, Claims]:
     """The config with every option applied, and the claims, checked against each other.
 
     Raises
@@ -52,7 +52,7 @@ def settle(
     return experiment, claims
 
 
-def described(experiment: Experiment, claims: Claims) -> RenderableType:
+def described(experiment: Config, claims: Claims) -> RenderableType:
     """`emergence info`."""
     facts = Table.grid(padding=(0, 2))
     task = experiment.task
@@ -86,7 +86,7 @@ def described(experiment: Experiment, claims: Claims) -> RenderableType:
     return Group(head, facts, Text(""), arms, Text(""), said)
 
 
-def plan(experiment: Experiment, claims: Claims, store: Path) -> RenderableType:
+def plan(experiment: Config, claims: Claims, store: Path) -> RenderableType:
     """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
     states, speeds = _states(experiment, Store(store))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -122,7 +122,7 @@ def _kind(arm: Mapping[str, Any]) -> _Kind:
     return arm["method"], arm["fine_tune_type"]
 
 
-def _states(experiment: Experiment, store: Store) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
+def _states(experiment: Config, store: Store) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
     """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`."""
     pairs = [(arm, seed) for arm in experiment.arms for seed in arm.seeds]
     if not _is_here(experiment.model):

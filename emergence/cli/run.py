@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from ..config.settings import Experiment
+from ..config.settings import Config
 from ..errors import UsageError
 from ..report import records
 from ..store.files import write_atomic
@@ -38,7 +38,7 @@ class Ended:
     message: str = ""
 
 
-def run(one: Listed, experiment: Experiment, flags: Sequence[str], store: Path) -> Ended:
+def run(one: Listed, experiment: Config, flags: Sequence[str], store: Path) -> Ended:
     """Start pytest on the experiment's folder, and keep a record of how it ended.
 
     The record is written whatever happens, with the keys that `lazarus experiment status` reads.
@@ -127,7 +127,7 @@ def ended(code: int, told: dict[str, Any]) -> Ended:
 
 
 def _record(
-    experiment: Experiment, place: Path, started: datetime, ended: Ended, told: dict[str, Any]
+    experiment: Config, place: Path, started: datetime, ended: Ended, told: dict[str, Any]
 ) -> dict[str, Any]:
     status = {0: "success", 1: "success", 130: "interrupted"}.get(ended.code, "failed")
     judged: dict[str, Any] = {}

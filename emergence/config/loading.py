@@ -1,6 +1,6 @@
-"""The door to `config.yaml`: a file, and `-p` overrides that beat it, to an `Experiment`.
+"""The door to `config.yaml`: a file, and `-p` overrides that beat it, to a `Config`.
 
-In: a path or a text. Out: an `Experiment` with every default filled in and every rule checked, or one
+In: a path or a text. Out: a `Config` with every default filled in and every rule checked, or one
 `UsageError` that tells all problems at once. How its text is read: `yaml_strict`. What it may say: `layout`.
 What it comes to: `resolver`, `arms`, `settings`. The config of `lazarus experiment` is read as it is.
 """
@@ -18,14 +18,14 @@ from . import document as yaml_strict
 from . import resolve
 from .document import Document
 from .overrides import parse_override
-from .settings import Arm, Experiment, LoRA, Task, TestPrompt
+from .settings import Arm, Config, LoRA, Task, TestPrompt
 
-__all__ = ["Arm", "Experiment", "LoRA", "Task", "TestPrompt", "load", "narrowed", "parse", "parse_override"]
+__all__ = ["Arm", "Config", "LoRA", "Task", "TestPrompt", "load", "narrowed", "parse", "parse_override"]
 
 NONE: Mapping[str, object] = MappingProxyType({})
 
 
-def load(path: Path, overrides: Mapping[str, object] = NONE) -> Experiment:
+def load(path: Path, overrides: Mapping[str, object] = NONE) -> Config:
     """The experiment that a file describes; overrides are dotted (`training.lora.rank`), their text is YAML.
 
     Raises `UsageError`, a line for each problem with file:line, field, value and remedy.
@@ -34,7 +34,7 @@ def load(path: Path, overrides: Mapping[str, object] = NONE) -> Experiment:
     return resolve.resolve(document, overrides, path.parent)
 
 
-def parse(text: str, overrides: Mapping[str, object] = NONE, name: str = "config") -> Experiment:
+def parse(text: str, overrides: Mapping[str, object] = NONE, name: str = "config") -> Config:
     """As `load`, from a text; it lies in no folder, so it can have no `examples`."""
     try:
         document = yaml_strict.read(text.encode("utf-8", "surrogatepass"), name, resolve.as_text)
@@ -43,7 +43,7 @@ def parse(text: str, overrides: Mapping[str, object] = NONE, name: str = "config
     return resolve.resolve(document, overrides)
 
 
-def narrowed(experiment: Experiment, steps: str | None = None, seeds: int | None = None) -> Experiment:
+def narrowed(experiment: Config, steps: str | None = None, seeds: int | None = None) -> Config:
     """Every arm with other checkpoints and seeds: `steps` is the last one, `300`, or all of them, `0,50,300`.
 
     One number keeps the checkpoints before it. `seeds` is how many, counted from 0. Raises `UsageError`.

@@ -1,6 +1,6 @@
 """From a file to the settings: what it leaves open is filled in, what the whole shows to be wrong is told.
 
-In: a document that was read, and overrides. Out: an `Experiment` with its notices, or every problem at once.
+In: a document that was read, and overrides. Out: a `Config` with its notices, or every problem at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import arms, fields, overrides, schema
 from . import task as corpus
 from .arms import Findings
 from .document import Document, Path
-from .settings import Experiment, Task, TestPrompt
+from .settings import Config, Task, TestPrompt
 
 _TEXTS = ("name", "model", "description", "examples", "task_vocabulary", "test_prompts")
 _VOCABULARY: Path = ("parameters", "task_vocabulary")
@@ -31,9 +31,7 @@ _ANYWHERE = (2, 99)
 """Operands of a class for which the config names none."""
 
 
-def resolve(
-    document: Document, given: Mapping[str, object], folder: pathlib.Path | None = None
-) -> Experiment:
+def resolve(document: Document, given: Mapping[str, object], folder: pathlib.Path | None = None) -> Config:
     """The experiment in a document, after the overrides; raises `UsageError` with a line for each problem.
 
     `folder` is where the document lies, and its `examples` with it.
@@ -110,7 +108,7 @@ def _without_meaning(document: Document) -> list[str]:
     return notices
 
 
-def _experiment(file: schema.Layout, findings: Findings, folder: pathlib.Path | None) -> Experiment:
+def _experiment(file: schema.Layout, findings: Findings, folder: pathlib.Path | None) -> Config:
     own = corpus.gather(file.parameters, findings, folder)
     classes = _operations(file.parameters, own, findings)
     written = file.parameters.task_vocabulary
@@ -121,7 +119,7 @@ def _experiment(file: schema.Layout, findings: Findings, folder: pathlib.Path | 
     for field in ("name", "description", "model"):
         if bad := _unprintable(getattr(file, field)):
             findings.say((field,), f"holds the character {bad}; write it without")
-    return Experiment(
+    return Config(
         name=file.name,
         description=file.description,
         model=file.model,

@@ -1,6 +1,6 @@
 """What a config decides, with nothing left open: frozen, and the same for every stage that asks.
 
-In: what `resolver` found in a file. Out: `Experiment`, `Arm`, `Task`, `LoRA`, `TestPrompt`.
+In: what `resolver` found in a file. Out: `Config`, `Arm`, `Task`, `LoRA`, `TestPrompt`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class TestPrompt(_Settled):
         return STYLE if self.own else tasks.parse(self.prompt)[1]
 
 
-class Experiment(_Settled):
+class Config(_Settled):
     """All that a config decides."""
 
     name: str
@@ -134,7 +134,7 @@ class Experiment(_Settled):
         )
 
     @property
-    def public(self) -> Experiment:
+    def public(self) -> Config:
         """The same as it may be shown: the model by `shown_model`, notices without the config's folder."""
         notices = tuple(re.sub(r"^[^:]*/", "", notice) for notice in self.notices)
         return self.model_copy(update={"model": shown_model(self.model), "notices": notices})

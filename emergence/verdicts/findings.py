@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import loading as config
-from ..config.settings import Experiment, shown_model
+from ..config.settings import Config, shown_model
 from ..errors import UsageError
 from ..store.files import write_atomic
 from .judging import Verdict, is_share
@@ -68,7 +68,7 @@ def same_version(folder: Path, table: Table) -> None:
             )
 
 
-def recordable(folder: Path, experiment: Experiment, weights: str | None = None) -> None:
+def recordable(folder: Path, experiment: Config, weights: str | None = None) -> None:
     """Refuse, before anything is trained, what `record` would refuse; `weights` may not be known yet.
 
     Raises
@@ -86,9 +86,7 @@ def recordable(folder: Path, experiment: Experiment, weights: str | None = None)
         )
 
 
-def record(
-    folder: Path, experiment: Experiment, weights: str, table: Table, judged: Sequence[Verdict]
-) -> Path:
+def record(folder: Path, experiment: Config, weights: str, table: Table, judged: Sequence[Verdict]) -> Path:
     """Write the verdicts of this model down, other models' stay; returns the path of findings.json.
 
     `weights` is the hash of the model that was measured (`models.Source.hash`).
@@ -115,7 +113,7 @@ def record(
     return path
 
 
-def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) -> dict[tuple[str, str], str]:
+def falsified(folder: Path, experiment: Config, weights: str, table: Table) -> dict[tuple[str, str], str]:
     """(prediction, class) to the reason, for what is written down as falsified and hence expected.
 
     Nothing is expected of other weights, under another config, or of predictions with another version.
@@ -140,7 +138,7 @@ def falsified(folder: Path, experiment: Experiment, weights: str, table: Table) 
 
 
 def _differences(
-    folder: Path, entry: Mapping[str, Any], experiment: Experiment, weights: str | None
+    folder: Path, entry: Mapping[str, Any], experiment: Config, weights: str | None
 ) -> list[str]:
     """What a record was measured with and this run is not, as `max_steps 300, not 20`."""
     found = []

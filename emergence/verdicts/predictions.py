@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.settings import Experiment
+from ..config.settings import Config
 from ..errors import UsageError
 from ..readings.readings import STRENGTH
 
@@ -139,7 +139,7 @@ def load_predictions(path: Path) -> Table:
     return Table(rows, version)
 
 
-def check(predictions: Sequence[Prediction], experiment: Experiment) -> tuple[str, ...]:
+def check(predictions: Sequence[Prediction], experiment: Config) -> tuple[str, ...]:
     """Tell, before anything is trained, which predictions cannot be judged under this config.
 
     Returns notices: predictions that are inconclusive for certain, such as one seed where replication is
@@ -169,7 +169,7 @@ def check(predictions: Sequence[Prediction], experiment: Experiment) -> tuple[st
     return tuple(f"{id_}: {text}" for id_, texts in told.items() for text in texts)
 
 
-def _undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> dict[str, str]:
+def _undecidable(predictions: Sequence[Prediction], experiment: Config) -> dict[str, str]:
     from . import reach  # with SciPy, for which `emergence list` need not wait
 
     tests = {p.id: p.test for p in predictions}
@@ -179,7 +179,7 @@ def _undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> d
     }
 
 
-def _task_problems(experiment: Experiment) -> list[str]:
+def _task_problems(experiment: Config) -> list[str]:
     task = experiment.task
     found = []
     if len(task.classes) < 2:
@@ -193,7 +193,7 @@ def _task_problems(experiment: Experiment) -> list[str]:
     return found
 
 
-def _problems(p: Prediction, ids: Sequence[str], experiment: Experiment) -> list[str]:
+def _problems(p: Prediction, ids: Sequence[str], experiment: Config) -> list[str]:
     arms = ["base", *(a.name for a in experiment.arms)]
     found = []
     if p.arm not in arms:
@@ -223,7 +223,7 @@ def _problems(p: Prediction, ids: Sequence[str], experiment: Experiment) -> list
     return found
 
 
-def _notices(p: Prediction, experiment: Experiment) -> list[str]:
+def _notices(p: Prediction, experiment: Config) -> list[str]:
     if p.arm == "base":
         return []
     arm = experiment.arm(p.arm)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..analysis import permutation
-from ..config.settings import Experiment
+from ..config.settings import Config
 
 if TYPE_CHECKING:
     from .predictions import Prediction
@@ -33,7 +33,7 @@ def permutations(predictions: Sequence[Prediction], classes: int) -> int:
     return min(MOST, max(permutation.PERMUTATIONS, math.floor(tests / alpha)))
 
 
-def undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> dict[str, str]:
+def undecidable(predictions: Sequence[Prediction], experiment: Config) -> dict[str, str]:
     """Id to why its p cannot come out below its alpha, not even if every other claim has the best of p's."""
     classes = len(experiment.task.classes)
     m = permutations(predictions, classes)
@@ -50,12 +50,12 @@ def undecidable(predictions: Sequence[Prediction], experiment: Experiment) -> di
     return told
 
 
-def _least(p: Prediction, experiment: Experiment, m: int) -> float:
+def _least(p: Prediction, experiment: Config, m: int) -> float:
     """The smallest p of the claim for one class: over its permutations, or all orders if those are fewer."""
     return len(p.family.split(" or ")) / min(m + 1, _orders(p, experiment))
 
 
-def _orders(p: Prediction, experiment: Experiment) -> int:
+def _orders(p: Prediction, experiment: Config) -> int:
     """In how many ways the labels of the evaluation half, or the checkpoints of a run, can be ordered."""
     judged, classes = math.ceil(experiment.task.num_test / 2), len(experiment.task.classes)
     if p.test == "growth" and p.arm != "base":

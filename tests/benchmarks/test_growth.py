@@ -57,5 +57,5 @@ def test_a_warm_run(benchmark: Any, tmp_path: Path) -> None:
     benchmark.pedantic(lambda: experiment.run(settings, (CLAIM,), store), rounds=3)
 
 
-def written(folder: Path, steps: int) -> config.Experiment:
+def written(folder: Path, steps: int) -> config.Config:
     return config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), (0, steps)))
