@@ -1,9 +1,19 @@
-"""How a message shows what people wrote: on one line, short, with nothing that a terminal would act on."""
+"""How a message shows what people wrote: on one line, short, with nothing that a terminal would act on.
+
+And how it shows our own signs where the terminal's encoding has none of them: `✓ 52 %` is `+ 52 %` in ASCII.
+"""
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+_SUBSTITUTE = "emergence.substitute"
+_PLAIN = dict(zip("✓✗–—−·…×→←↓↑≥≤≈▁▂▃▄▅▆▇█", "+x---.~x><v^><~:-=+*#%@", strict=True))
+"""A sign of our own to its sign in ASCII. Blocks keep their order: more ink is more."""
 
 
 def printable(text: str, longest: int = 60) -> str:
@@ -27,3 +37,41 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
     """`; did you mean rank?`, or nothing where nothing known is near."""
     near = difflib.get_close_matches(word[:100], list(known), 1, cutoff)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """`text` as a stream of this encoding can show it, cell by cell, so that columns stay in line.
+
+    A character that the encoding lacks becomes a sign of ASCII: `✓` is `+`, `–` is `-`, and `█` is `@`; one
+    that we do not use ourselves is `?` (`??` where it takes two cells). `None` counts as UTF-8.
+    """
+    codecs.register_error(_SUBSTITUTE, _substitute)
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, _SUBSTITUTE).decode(encoding)
+
+
+def substitute_unencodable(stream: object) -> None:
+    """Let everything that is written to `stream` from now on pass as through `encodable`.
+
+    For a door: `substitute_unencodable(sys.stdout)`. Without it a table with a `✓` is a `UnicodeEncodeError`
+    where the terminal speaks Latin-1. A stream without an encoding, such as `io.StringIO`, is left alone.
+    """
+    codecs.register_error(_SUBSTITUTE, _substitute)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_SUBSTITUTE)
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_plain, error.object[error.start : error.end])), error.end
+
+
+def _plain(char: str) -> str:
+    if char in _PLAIN:
+        return _PLAIN[char]
+    if "\u2500" <= char <= "\u257f":  # what boxes are drawn with
+        return {"─": "-", "━": "-", "│": "|", "┃": "|"}.get(char, "+")
+    if unicodedata.combining(char):
+        return ""
+    return "??" if unicodedata.east_asian_width(char) in "WF" else "?"

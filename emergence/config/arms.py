@@ -1,70 +1,53 @@
 """The arms of a config: each inherits what it does not say, and a control is always among them.
 
-In: the valid file. Out: `settings.Arm`s; problems and notices in `Findings`.
+In: the valid file. Out: `settings.Arm`s; problems and notices in `Problems`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from ..wording import dotted, quoted
+from ..wording import quoted
 from . import schema
-from .document import Document, Path
+from .problems import Path, Problems
 from .settings import Arm, LoRA
 
 _METHODS: Path = ("training", "training_methods")
-
-
-@dataclass
-class Findings:
-    """What is wrong with a config, and what was read otherwise than one might think."""
-
-    document: Document
-    notices: list[str]
-    wrong: list[str] = field(default_factory=list)
-
-    def say(self, path: Path, what: str) -> None:
-        """A problem at a field."""
-        self.wrong.append(f"{self.document.place(path)}: {dotted(path)}: {what}")
-
-    def note(self, path: Path, what: str) -> None:
-        """Something to know about a field."""
-        self.notices.append(f"{self.document.place(path)}: {dotted(path)}: {what}")
+_INHERITED = {"learning_rate", "batch_size", "max_steps", "seeds"}
 
 
 def resolve(
-    file: schema.Layout, vocabulary: Mapping[str, Sequence[str]], findings: Findings
+    file: schema.Layout, vocabulary: Mapping[str, Sequence[str]], problems: Problems
 ) -> tuple[Arm, ...]:
     """The enabled arms, with the shuffled control."""
     training = file.training
     if late := [s for s in training.checkpoint_steps if s > training.max_steps]:
-        findings.say(("training", "checkpoint_steps"), _beyond(late, training.max_steps))
+        problems.say(("training", "checkpoint_steps"), _beyond(late, training.max_steps))
     enabled = {name: arm for name, arm in training.training_methods.items() if arm.enabled}
     if not enabled:
-        findings.say(_METHODS, "no arm is enabled; enable one")
-    usable = {name: arm for name, arm in enabled.items() if _usable(name, arm, findings)}
-    arms = [_arm(name, arm, file, vocabulary, findings) for name, arm in usable.items()]
+        problems.say(_METHODS, "no arm is enabled; enable one")
+    usable = {name: arm for name, arm in enabled.items() if _usable(name, arm, problems)}
+    arms = [_arm(name, arm, file, vocabulary, problems) for name, arm in usable.items()]
     if arms and not any(arm.method == "shuffled" for arm in arms):
-        arms.append(_control(arms, training, findings))
+        arms.append(_control(arms, training, problems))
     return tuple(arms)
 
 
-def _usable(name: str, written: schema.Arm, findings: Findings) -> bool:
+def _usable(name: str, written: schema.Arm, problems: Problems) -> bool:
     path = (*_METHODS, name)
     if name == "base":
-        findings.say(path, "base means the model before training; choose another name")
+        problems.say(path, "base means the model before training; choose another name")
     if written.method == "grpo":
-        findings.say((*path, "method"), "grpo is not supported; set enabled: false, or use sft or classified")
+        problems.say((*path, "method"), "grpo is not supported; set enabled: false, or use sft or classified")
     full = None if written.fine_tune_type is None else written.fine_tune_type == "full"
     if written.use_lora is not None and written.use_lora == full:
         use = str(written.use_lora).lower()
-        findings.say(path, f"use_lora: {use} contradicts fine_tune_type: {written.fine_tune_type}; drop one")
+        problems.say(path, f"use_lora: {use} contradicts fine_tune_type: {written.fine_tune_type}; drop one")
     return written.method != "grpo"
 
 
-def _control(arms: Sequence[Arm], training: schema.Training, findings: Findings) -> Arm:
+def _control(arms: Sequence[Arm], training: schema.Training, problems: Problems) -> Arm:
     """Answers permuted, all else as in the arm that it controls: it runs whatever the file says."""
     model = next((arm for arm in arms if arm.method == "sft"), arms[0])
     name = "shuffled"
@@ -72,7 +55,7 @@ def _control(arms: Sequence[Arm], training: schema.Training, findings: Findings)
         name += "_control"
     disabled = any(arm.method == "shuffled" for arm in training.training_methods.values())
     why = "a control runs with every experiment, a disabled one, too" if disabled else "a control was added"
-    findings.note(_METHODS, f"{why}: {name}, trained as {model.name} with the answers permuted")
+    problems.note(_METHODS, f"{why}: {name}, trained as {model.name} with the answers permuted")
     return model.model_copy(update={"name": name, "method": "shuffled", "classifier_targets": {}})
 
 
@@ -81,42 +64,43 @@ def _arm(
     written: schema.Arm,
     file: schema.Layout,
     vocabulary: Mapping[str, Sequence[str]],
-    findings: Findings,
+    problems: Problems,
 ) -> Arm:
     training, path = file.training, (*_METHODS, name)
-    own = written.model_dump(include={"learning_rate", "batch_size", "max_steps", "seeds"}, exclude_none=True)
-    given = training.model_dump(include={"learning_rate", "batch_size", "max_steps", "seeds"}) | own
+    given = training.model_dump(include=_INHERITED) | written.model_dump(
+        include=_INHERITED, exclude_none=True
+    )
     classified = written.method in ("classified", "dual_reward")
     return Arm(
         name=name,
         method="classified" if classified else written.method,  # type: ignore[arg-type]
         fine_tune_type=written.fine_tune_type or ("full" if written.use_lora is False else "lora"),
         **given,
-        checkpoint_steps=_steps(written, training, given["max_steps"], path, findings),
+        checkpoint_steps=_steps(written, training, given["max_steps"], path, problems),
         lora=_lora(file.parameters.lora, training.lora, written.lora),
         classifier_weight=written.classifier_weight,
         classifier_layer_pct=written.classifier_layer_pct,
-        classifier_targets=_targets(written, vocabulary, path, findings) if classified else {},
+        classifier_targets=_targets(written, vocabulary, path, problems) if classified else {},
     )
 
 
 def _steps(
-    written: schema.Arm, training: schema.Training, max_steps: int, path: Path, findings: Findings
+    written: schema.Arm, training: schema.Training, max_steps: int, path: Path, problems: Problems
 ) -> tuple[int, ...]:
-    path = (*path, "checkpoint_steps")
-    own = written.checkpoint_steps
-    given = own if own is not None else training.checkpoint_steps
+    """The arm's checkpoints, step 0 among them; inherited ones beyond its `max_steps` are left out."""
+    path, own = (*path, "checkpoint_steps"), written.checkpoint_steps
+    given = training.checkpoint_steps if own is None else own
     late = [s for s in given if s > max_steps]
     steps = tuple(sorted({0, *given} - set(late)))
+    told = late if own is not None else [s for s in given if s > training.max_steps]
     if late and own is not None:
-        findings.say(path, _beyond(late, max_steps))
+        problems.say(path, _beyond(late, max_steps))
     elif late and max_steps < training.max_steps:
-        findings.note(path, f"{_listed(late)} left out: beyond this arm's max_steps={max_steps}")
-    told = any(s > (max_steps if own is not None else training.max_steps) for s in given)
+        problems.note(path, f"{_listed(late)} left out: beyond this arm's max_steps={max_steps}")
     if steps == (0,) and not told:
-        findings.say(path, f"no checkpoint after step 0 within max_steps={max_steps}; add {max_steps}")
+        problems.say(path, f"no checkpoint after step 0 within max_steps={max_steps}; add {max_steps}")
     elif steps[-1] < max_steps and not late:
-        findings.note(path, f"trained to {steps[-1]} of max_steps={max_steps}: nothing later is kept")
+        problems.note(path, f"trained to {steps[-1]} of max_steps={max_steps}: nothing later is kept")
     return steps
 
 
@@ -139,12 +123,12 @@ def _lora(*sections: schema.Lora) -> LoRA:
 
 
 def _targets(
-    written: schema.Arm, vocabulary: Mapping[str, Sequence[str]], path: Path, findings: Findings
+    written: schema.Arm, vocabulary: Mapping[str, Sequence[str]], path: Path, problems: Problems
 ) -> dict[str, str]:
     given = written.classifier_targets or {}
     targets = {cls: given.get(cls, cls) for cls in vocabulary}
     for cls, word in targets.items():
         if word not in vocabulary[cls]:
             what = f"{quoted(word)} is not in task_vocabulary.{cls}, so it would not be seen; add it there"
-            findings.say((*path, "classifier_targets", cls), what)
+            problems.say((*path, "classifier_targets", cls), what)
     return targets

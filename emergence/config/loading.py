@@ -1,55 +1,77 @@
 """The door to `config.yaml`: a file, and `-p` overrides that beat it, to a `Config`.
 
-In: a path or a text. Out: a `Config` with every default filled in and every rule checked, or one
-`UsageError` that tells all problems at once. How its text is read: `yaml_strict`. What it may say: `layout`.
-What it comes to: `resolver`, `arms`, `settings`. The config of `lazarus experiment` is read as it is.
+    document ─ lazarus ─ overrides ─ schema ─ task, vocabulary, arms ─ settings
+                           (all of them tell `problems`)
+
+In: a path or a text. Out: a `Config` with every default filled in and every rule checked, or one `UsageError`
+that tells all problems at once.
 """
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import UsageError
 from ..wording import printable
-from . import document as yaml_strict
-from . import resolve
-from .document import Document
-from .overrides import parse_override
-from .settings import Arm, Config, LoRA, Task, TestPrompt
+from . import document as yaml
+from . import lazarus, resolve, schema
+from .overrides import apply, parse_override
+from .settings import Arm, Config, LoRA
 
-__all__ = ["Arm", "Config", "LoRA", "Task", "TestPrompt", "load", "narrowed", "parse", "parse_override"]
+__all__ = ["Arm", "Config", "LoRA", "load", "narrowed", "parse", "parse_override"]
 
 NONE: Mapping[str, object] = MappingProxyType({})
 
 
-def load(path: Path, overrides: Mapping[str, object] = NONE) -> Config:
-    """The experiment that a file describes; overrides are dotted (`training.lora.rank`), their text is YAML.
+def load(path: pathlib.Path, overrides: Mapping[str, object] = NONE) -> Config:
+    """The config in a file; `overrides` beat it: `{"training.lora.rank": "8"}`, their text is YAML.
 
     Raises `UsageError`, a line for each problem with file:line, field, value and remedy.
     """
-    document = _read(path)
-    return resolve.resolve(document, overrides, path.parent)
+    name = printable(str(path), 300)
+    try:
+        if not path.is_file():
+            raise UsageError(f"{name}: no such file; name an existing config.yaml")
+        with path.open("rb") as stream:
+            raw = stream.read(yaml.LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: cannot be read: {error}") from None
+    return _settled(raw, name, overrides, path.parent)
+
+
+def settled(path: pathlib.Path, overrides: Mapping[str, Any] = NONE) -> Config:
+    """As `load` and then `narrowed`: among the overrides, `steps` and `seeds` are what those options say."""
+    values = dict(overrides)
+    steps, seeds = values.pop("steps", None), values.pop("seeds", None)
+    return narrowed(load(path, values), steps, seeds)
 
 
 def parse(text: str, overrides: Mapping[str, object] = NONE, name: str = "config") -> Config:
     """As `load`, from a text; it lies in no folder, so it can have no `examples`."""
-    try:
-        document = yaml_strict.read(text.encode("utf-8", "surrogatepass"), name, resolve.as_text)
-    except yaml_strict.Refused as error:
-        raise UsageError(str(error)) from None
-    return resolve.resolve(document, overrides)
+    return _settled(text.encode("utf-8", "surrogatepass"), name, overrides, None)
 
 
-def narrowed(experiment: Config, steps: str | None = None, seeds: int | None = None) -> Config:
+def narrowed(config: Config, steps: str | None = None, seeds: int | None = None) -> Config:
     """Every arm with other checkpoints and seeds: `steps` is the last one, `300`, or all of them, `0,50,300`.
 
     One number keeps the checkpoints before it. `seeds` is how many, counted from 0. Raises `UsageError`.
     """
-    arms = [_narrowed(arm, _steps(steps), seeds) for arm in experiment.arms]
-    return experiment.model_copy(update={"arms": tuple(arms)})
+    arms = [_narrowed(arm, _steps(steps), seeds) for arm in config.arms]
+    return config.model_copy(update={"arms": tuple(arms)})
+
+
+def _settled(raw: bytes, name: str, overrides: Mapping[str, object], folder: pathlib.Path | None) -> Config:
+    document = yaml.read(raw, name, schema.as_text)
+    if not isinstance(document.data, dict):
+        what = "empty" if document.data in (None, "") else "not a mapping"
+        place = document.problems.place(())
+        raise UsageError(f"{place}: the config is {what}; write name, model and parameters")
+    lazarus.translate(document)
+    apply(document, overrides)
+    return resolve.settle(document, folder)
 
 
 def _narrowed(arm: Arm, steps: tuple[int, ...], seeds: int | None) -> Arm:
@@ -74,17 +96,3 @@ def _steps(text: str | None) -> tuple[int, ...]:
     if list(steps) != sorted(set(steps)) or steps[-1] == 0:
         raise UsageError(f"--steps {printable(text)}: the steps must ascend and go beyond 0")
     return steps
-
-
-def _read(path: Path) -> Document:
-    try:
-        if not path.is_file():
-            raise UsageError(f"{printable(str(path), 300)}: no such file; name an existing config.yaml")
-        with path.open("rb") as stream:
-            raw = stream.read(yaml_strict.LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{printable(str(path), 300)}: cannot be read: {error}") from None
-    try:
-        return yaml_strict.read(raw, printable(str(path), 300), resolve.as_text)
-    except yaml_strict.Refused as error:
-        raise UsageError(str(error)) from None

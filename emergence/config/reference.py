@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..tasks import task as tasks
+from ..tasks.arithmetic import OPERATIONS
 from . import schema
 
 _SECTIONS = (
@@ -48,8 +48,8 @@ UTF-8.
 What is overridden in `training` counts for every arm, also one with a setting of its own in the file;
 `-p training.training_methods.sft.lora.rank=8` is for one arm.
 
-**Classes** are the operations {", ".join(f"`{op}`" for op in tasks.OPERATIONS)}. Understood as well:
-{", ".join(f"`{n}`" for n in schema.CLASS_NAMES)}.
+**Classes** are the operations {", ".join(f"`{op}`" for op in OPERATIONS)}. Understood as well:
+{", ".join(f"`{n}`" for n in schema.OTHER_NAMES)}.
 
 **The control** is always there: if no enabled arm is `shuffled`, one is added that mirrors the first `sft`
 arm.
@@ -96,30 +96,25 @@ def _kind(field: Mapping[str, Any]) -> str:
         return ", ".join(f"`{v}`" for v in field["enum"])
     match field["type"]:
         case "array":
-            return f"list{_limits(field, 'minItems', 'maxItems', ' entries')}, each: {_kind(field['items'])}"
+            return f"list{_bounds(field, 'minItems', 'maxItems', ' entries')}, each: {_kind(field['items'])}"
         case "object":
-            inner = _kind(field["additionalProperties"]) if "additionalProperties" in field else "sections"
-            return f"by class: {inner}" if "enum" in field.get("propertyNames", {}) else f"by name: {inner}"
+            by = "class" if "enum" in field.get("propertyNames", {}) else "name"
+            inner = field.get("additionalProperties")
+            return f"by {by}: {_kind(inner) if inner else 'sections'}"
         case "string":
-            return f"text{_limits(field, 'minLength', 'maxLength', ' characters')}"
-        case "integer":
-            return (
-                f"whole number{_limits(field, 'minimum', 'maximum')}{_limits(field, 'x', 'exclusiveMaximum')}"
-            )
-        case "number":
-            above = f", above {field['exclusiveMinimum']}" if "exclusiveMinimum" in field else ""
-            below = f", below {field['exclusiveMaximum']}" if "exclusiveMaximum" in field else ""
-            return f"number{above}{_limits(field, 'minimum', 'maximum')}{below}"
+            return f"text{_bounds(field, 'minLength', 'maxLength', ' characters')}"
+        case "integer" | "number" as kind:
+            number = "whole number" if kind == "integer" else "number"
+            return f"{number}{_bounds(field, 'minimum', 'maximum')}"
     return "true or false"
 
 
-def _limits(field: Mapping[str, Any], least: str, most: str, unit: str = "") -> str:
+def _bounds(field: Mapping[str, Any], least: str, most: str, unit: str = "") -> str:
     low, high = field.get(least), field.get(most)
     if low is not None and high is not None:
-        return f", {low} to {high}{unit}" if low != high else f", {low}{unit}"
-    if high is not None:
-        return f", {'below' if most.startswith('ex') else 'at most'} {high}{unit}"
-    return f", at least {low}{unit}" if low is not None else ""
+        return f", {low}{unit}" if low == high else f", {low} to {high}{unit}"
+    words = {"exclusiveMinimum": "above", least: "at least", most: "at most", "exclusiveMaximum": "below"}
+    return "".join(f", {word} {field[key]}{unit}" for key, word in words.items() if key in field)
 
 
 if __name__ == "__main__":

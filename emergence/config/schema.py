@@ -1,68 +1,87 @@
 """What a `config.yaml` may say: every field with its type, range, default and meaning.
 
-In: plain data of a YAML file. Out: validated, but not yet resolved: unset fields are filled in by `resolver`.
-`docs/configuration.md` is made from here. The layout is that of `lazarus experiment` (chrishayuk/chuk-mlx).
+In: plain data of a YAML file. Out: a `Layout`: valid field by field, but not yet resolved; `resolve` fills in
+what is unset. `docs/configuration.md` is made from here. The layout is that of `lazarus experiment`
+(chrishayuk/chuk-mlx).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..tasks import examples
-from ..tasks import task as tasks
+from ..tasks import arithmetic
+from ..tasks.examples import unnameable
+from ..tasks.task import Task
 from ..wording import did_you_mean, quoted
+from . import settings
+from .problems import Path
 
-CLASS_NAMES = {
+OTHER_NAMES = {
     "addition": "add",
     "subtraction": "subtract",
     "multiplication": "multiply",
     "division": "divide",
 }
 """Other names of the operations that are understood wherever a class is named."""
-UNUSED = {
-    "training": ("log_interval", "eval_interval", "gradient_accumulation_steps", "warmup_steps"),
-    "method": ("num_iterations", "group_size", "log_interval", "eval_interval"),
-}
-"""Fields of lazarus configs that mean nothing here; they are noticed, not refused."""
-
-OWN = {"classes": "own"}
-"""Context of a validation in which classes may have any name."""
 
 Method = Literal["sft", "shuffled", "classified", "dual_reward", "grpo"]
+_ARM = settings.Arm(name="")
+"""Its fields are the defaults of a config."""
+_TEXTS = ("name", "model", "description", "examples", "task_vocabulary", "test_prompts")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _TARGET = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the classes of a config may be called: the context of its validation."""
+
+    known: tuple[str, ...]
+    others: Mapping[str, str]
+    """Other names of them."""
+    wrong: Callable[[str], str]
+    """Empty for a name that a class may have, otherwise what is wrong with it."""
+
+
+def classes(data: Any) -> Classes:
+    """The operations, or any names where a config asks for examples of its own."""
+    parameters = data.get("parameters") if isinstance(data, dict) else None
+    if not isinstance(parameters, dict) or parameters.get("examples") is None:
+        return Classes(arithmetic.OPERATIONS, OTHER_NAMES, _no_operation)
+    vocabulary = parameters.get("task_vocabulary")
+    return Classes(tuple(vocabulary) if isinstance(vocabulary, dict) else (), {}, unnameable)
+
+
+def _no_operation(cls: str) -> str:
+    known = arithmetic.OPERATIONS
+    if cls in known:
+        return ""
+    return f"unknown operation {quoted(cls)}{did_you_mean(cls, known)}; known: {', '.join(known)}"
 
 
 def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def is_own(data: object) -> bool:
-    """Whether a document asks for examples of its own, so that their classes are its classes."""
-    parameters = data.get("parameters") if isinstance(data, dict) else None
-    return isinstance(parameters, dict) and parameters.get("examples") is not None
+def _usual(value: object, info: Any) -> object:
+    return info.context.others.get(value, value) if isinstance(value, str) else value
 
 
-def _operation(value: object, info: Any) -> object:
-    return CLASS_NAMES.get(value, value) if isinstance(value, str) and info.context != OWN else value
-
-
-def _known(operation: str, info: Any) -> str:
-    if info.context == OWN:
-        if wrong := examples.unnameable(operation):
-            raise ValueError(wrong)
-    elif operation not in tasks.OPERATIONS:
-        hint = did_you_mean(operation, tasks.OPERATIONS)
-        raise ValueError(f"unknown operation {quoted(operation)}{hint}; known: {', '.join(tasks.OPERATIONS)}")
-    return operation
+def _known(cls: str, info: Any) -> str:
+    if wrong := info.context.wrong(cls):
+        raise ValueError(wrong)
+    return cls
 
 
 def _renamed(value: object, info: Any) -> object:
     if not isinstance(value, dict):
         return value
-    names = [_operation(key, info) for key in value]
+    names = [_usual(key, info) for key in value]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"the class {twice} is given twice under two names; keep one")
     return dict(zip(names, value.values(), strict=True))
@@ -118,14 +137,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedList = Annotated[
     list[Seed], Field(min_length=1, max_length=100), AfterValidator(_distinct), BeforeValidator(_listed)
 ]
-Operation = Annotated[
+Class = Annotated[
     str,
-    BeforeValidator(_operation),
+    BeforeValidator(_usual),
     AfterValidator(_known),
-    Field(json_schema_extra={"enum": list(tasks.OPERATIONS)}),
+    Field(json_schema_extra={"enum": list(arithmetic.OPERATIONS)}),
 ]
 Style = Literal["symbolic", "worded"]
-Operand = Annotated[int, Field(ge=0, le=tasks.LARGEST)]
+Operand = Annotated[int, Field(ge=0, le=arithmetic.LARGEST)]
 OperandRange = Annotated[
     list[Operand], Field(min_length=2, max_length=2), AfterValidator(_range), BeforeValidator(_listed)
 ]
@@ -185,14 +204,14 @@ class Arm(_Section):
     )
     seeds: SeedList | None = Field(default=None, description="one run each")
     classifier_weight: Annotated[float, Field(gt=0, le=100)] = Field(
-        default=0.7,
+        default=_ARM.classifier_weight,
         description="classified: weight of the class word's loss beside the answer's, which weighs 1",
     )
     classifier_layer_pct: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.54,
+        default=_ARM.classifier_layer_pct,
         description="classified: depth at which the class word is read, as a share of the layers",
     )
-    classifier_targets: Annotated[dict[Operation, Word] | None, ByClass] = Field(
+    classifier_targets: Annotated[dict[Class, Word] | None, ByClass] = Field(
         default=None, description="classified: the word of each class; the operation's own name if unset"
     )
     lora: Lora = Field(default=Lora(), description="adapters of this arm")
@@ -201,14 +220,14 @@ class Arm(_Section):
 class Training(_Section):
     """How the arms are trained; each may say otherwise for itself."""
 
-    max_steps: Steps = Field(default=300, description="optimizer updates")
-    batch_size: Batch = Field(default=16, description="rows a step, classes mixed")
-    learning_rate: Rate = Field(default=5e-4, description="of Adam")
+    max_steps: Steps = Field(default=_ARM.max_steps, description="optimizer updates")
+    batch_size: Batch = Field(default=_ARM.batch_size, description="rows a step, classes mixed")
+    learning_rate: Rate = Field(default=_ARM.learning_rate, description="of Adam")
     checkpoint_steps: StepList = Field(
-        default=[0, 25, 50, 100, 150, 200, 300],
+        default=list(_ARM.checkpoint_steps),
         description="updates after which a checkpoint is kept; 0 always is",
     )
-    seeds: SeedList = Field(default=[0, 1, 2], description="one run of each arm for each")
+    seeds: SeedList = Field(default=list(_ARM.seeds), description="one run of each arm for each")
     lora: Lora = Field(default=Lora(), description="adapters of all arms; also written `parameters.lora`")
     training_methods: Annotated[dict[Name, Arm], Field(min_length=1, max_length=20)] = Field(
         default={"sft": Arm()}, description="the arms by name"
@@ -234,15 +253,15 @@ PromptList = Annotated[list[Annotated[Prompt, BeforeValidator(_prompts)]], Field
 class Parameters(_Section):
     """The task, what is looked for, and what is shown."""
 
-    seed: Seed = Field(default=0, description="draws the problems, not the training")
+    seed: Seed = Field(default=Task.seed, description="draws the problems, not the training")
     num_samples: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
         default=1800, description="training problems, all classes together; each class gets the same number"
     )
     num_valid: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=30, description="validation problems a class"
+        default=Task.num_valid, description="validation problems a class"
     )
     num_test: Annotated[int, Field(ge=10, le=100_000)] = Field(
-        60, description="test problems a class, the ones judged"
+        default=Task.num_test, description="test problems a class, the ones judged"
     )
     examples: Annotated[str | None, Field(min_length=1, max_length=500)] = Field(
         default=None,
@@ -251,10 +270,10 @@ class Parameters(_Section):
         "those of `task_vocabulary`, its style is `own`; without `operations`, `operands`, `styles`, "
         "`read_styles`",
     )
-    operations: Annotated[list[Operation], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
+    operations: Annotated[list[Class], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
         default=None, description="the classes; those of `task_vocabulary` if unset"
     )
-    operands: Annotated[dict[Operation, OperandRange], ByClass] = Field(
+    operands: Annotated[dict[Class, OperandRange], ByClass] = Field(
         default={},
         description="smallest and largest operand by class (divide: divisor and quotient); [2, 99] if unset",
     )
@@ -265,12 +284,12 @@ class Parameters(_Section):
         default=["symbolic", "worded"], description="prompt styles that are read at every checkpoint"
     )
     lora: Lora = Field(
-        Lora(), description="adapters of all arms, if neither `training.lora` nor the arm says"
+        default=Lora(), description="adapters of all arms, if neither `training.lora` nor the arm says"
     )
-    task_vocabulary: Annotated[dict[Operation, list[Word]], Field(max_length=20), ByClass] = Field(
+    task_vocabulary: Annotated[dict[Class, list[Word]], Field(max_length=20), ByClass] = Field(
         description="words and operator glyphs by class; numbers are left out, answers come from each problem"
     )
-    test_prompts: Annotated[dict[Operation, PromptList], ByClass] = Field(
+    test_prompts: Annotated[dict[Class, PromptList], ByClass] = Field(
         default={},
         description="prompts that are shown in the report; kept out of training, validation and test",
     )
@@ -284,7 +303,40 @@ class Layout(_Section):
         default="", description="a sentence for people"
     )
     model: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        description="`smollm2-135m-instruct` (embedded), a hub id or a folder"
+        description="`smollm2-135m-instruct` (embedded), a hub id or a folder, also below `~` or `$HOME`"
     )
     training: Training = Field(default=Training(), description="see below")
     parameters: Parameters = Field(description="see below")
+
+
+def as_text(path: Path) -> bool:
+    """Fields whose value is the text that was written: the word `no`, the answer 56, the name 1e5."""
+    if path[:1] == ("parameters",):
+        path = path[1:]
+    if path[:1] in {(name,) for name in _TEXTS}:
+        return True
+    return path[:2] == ("training", "training_methods") and path[3:4] == ("classifier_targets",)
+
+
+def names(data: Any) -> list[Path]:
+    """The path of every field that a config may have; arms are those in `data`, or `*` where it has none."""
+    return list(_below(Layout, data, (), classes(data).known))
+
+
+def _below(kind: Any, data: Any, path: Path, known: tuple[str, ...]) -> Iterator[Path]:
+    """The fields inside one of type `kind`, whose value is `data`; `known` are the classes."""
+    origin, parts = get_origin(kind), get_args(kind)
+    given = data if isinstance(data, dict) else {}
+    inside: dict[str, Any] = {}
+    if origin in (Annotated, list):
+        yield from _below(parts[0], data, path, known)
+    elif origin in (Union, types.UnionType):
+        for part in parts:
+            yield from _below(part, data, path, known)
+    elif origin is dict:
+        inside = dict.fromkeys((given or "*") if Arm in parts else known, parts[1])
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        inside = {name: info.annotation for name, info in kind.model_fields.items()}
+    for name, inner in inside.items():
+        yield (*path, name)
+        yield from _below(inner, given.get(name), (*path, name), known)

@@ -1,22 +1,22 @@
 """What a config decides, with nothing left open: frozen, and the same for every stage that asks.
 
-In: what `resolver` found in a file. Out: `Config`, `Arm`, `Task`, `LoRA`, `TestPrompt`.
+In: what `resolve` makes of a file. Out: `Config`, `Arm`, `LoRA`. The task is an object of `tasks`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, InstanceOf, PlainSerializer
 
 from ..errors import UsageError
-from ..tasks import task as tasks
-from ..tasks.examples import STYLE, Example
+from ..tasks.task import Shown, Task
 from ..wording import did_you_mean
 
 
@@ -26,6 +26,10 @@ def shown_model(name: str) -> str:
     No path of a machine, which may tell of its owner, goes into a result.
     """
     return os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else name
+
+
+_FOLDER = re.compile(r"^.*?/(?=[^/]+:[0-9]+: )")
+"""In front of `config.yaml:12: `."""
 
 
 class _Settled(BaseModel):
@@ -65,47 +69,21 @@ class Arm(_Settled):
     classifier_targets: dict[str, str] = {}
     """Class to the word that a `classified` arm is taught to read out at `classifier_layer_pct`."""
 
+    def spec(self) -> dict[str, Any]:
+        """What decides a run beside its seed, as JSON values, less what is at its default.
 
-class Task(_Settled):
-    """The problems: counts are per class."""
-
-    classes: tuple[str, ...]
-    """The classes; with `examples`, theirs."""
-    operands: dict[str, tuple[int, int]]
-    examples: tuple[Example, ...] = Field(default=(), exclude=True, repr=False)
-    """Prompts of one's own instead of arithmetic; too many for a dump, but part of the hash."""
-    styles: tuple[str, ...] = ("symbolic",)
-    """Trained on."""
-    read_styles: tuple[str, ...] = ("symbolic", "worded")
-    """Read at every checkpoint."""
-    num_train: int = 600
-    num_valid: int = 30
-    num_test: int = 60
-    seed: int = 0
+        So a setting that is added later changes no key of a run that does not use it.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "seeds"})
 
 
-class TestPrompt(_Settled):
-    """A prompt to show, as it was written, with its checked answer."""
+def _task(task: Task[Any]) -> dict[str, Any]:
+    """The fields of a task, but for those that are too many to be shown."""
+    return {f.name: getattr(task, f.name) for f in dataclasses.fields(task) if f.repr}
 
-    __test__: ClassVar[bool] = False
 
-    cls: str
-    prompt: str
-    expected: str
-    own: bool = Field(default=False, exclude=True)
-    """It is no arithmetic."""
-
-    @property
-    def problem(self) -> tasks.Item:
-        """What it asks."""
-        if self.own:
-            return Example(self.cls, self.prompt, self.expected)
-        return tasks.parse(self.prompt)[0]
-
-    @property
-    def style(self) -> str:
-        """How it asks."""
-        return STYLE if self.own else tasks.parse(self.prompt)[1]
+def _prompt(shown: Shown) -> dict[str, str]:
+    return {"class": shown.item.cls, "prompt": shown.text, "expected": shown.item.answer}
 
 
 class Config(_Settled):
@@ -116,10 +94,11 @@ class Config(_Settled):
     model: str
     arms: tuple[Arm, ...]
     """The enabled ones, a `shuffled` control always among them."""
-    task: Task
+    task: Annotated[InstanceOf[Task[Any]], PlainSerializer(_task)]
     vocabulary: dict[str, tuple[str, ...]]
     """Class to words and glyphs as written, numbers left out."""
-    test_prompts: tuple[TestPrompt, ...] = ()
+    test_prompts: tuple[Annotated[InstanceOf[Shown], PlainSerializer(_prompt)], ...] = ()
+    """Shown in the report; in no split and no statistic."""
     notices: tuple[str, ...] = ()
     """What was read otherwise than one might think, a line each."""
 
@@ -128,24 +107,30 @@ class Config(_Settled):
         for arm in self.arms:
             if arm.name == name:
                 return arm
-        hint = did_you_mean(name, [a.name for a in self.arms])
-        raise UsageError(
-            f"unknown arm {name!r}{hint}; this config has {', '.join(a.name for a in self.arms)}"
-        )
+        names = [arm.name for arm in self.arms]
+        hint = did_you_mean(name, names)
+        raise UsageError(f"unknown arm {name!r}{hint}; this config has {', '.join(names)}")
 
     @property
     def public(self) -> Config:
         """The same as it may be shown: the model by `shown_model`, notices without the config's folder."""
-        notices = tuple(re.sub(r"^[^:]*/", "", notice) for notice in self.notices)
+        notices = tuple(_FOLDER.sub("", notice) for notice in self.notices)
         return self.model_copy(update={"model": shown_model(self.model), "notices": notices})
+
+    def spec(self) -> dict[str, Any]:
+        """All fields but the notices, as JSON values, less what is at its default.
+
+        A model folder counts by its name, wherever it lies; examples by the hash of their content.
+        """
+        apart = {"arms", "task", "notices"}
+        fields = self.public.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+        arms = [{"name": arm.name, "seeds": list(arm.seeds)} | arm.spec() for arm in self.arms]
+        return fields | {"arms": arms, "task": self.task.spec()}
 
     @property
     def hash(self) -> str:
-        """The first 12 hex digits of SHA-256 over all fields but the notices, as canonical JSON.
+        """The first 12 hex digits of SHA-256 over `spec`, as canonical JSON.
 
-        A model folder counts by its name, wherever it lies.
+        A field that is added later, at its default, does not change it. Hence a default never changes.
         """
-        fields = self.public.model_dump(mode="json", exclude={"notices"})
-        if self.task.examples:
-            fields["task"]["examples"] = tasks.content_hash(self.task.examples)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode()).hexdigest()[:12]

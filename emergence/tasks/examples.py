@@ -1,7 +1,7 @@
 """A task of one's own: prompts with their classes and answers, read from a file, drawn into balanced splits.
 
 In: a JSONL file, a line an example: `{"class": "even", "prompt": "The number 48 is", "answer": " even"}`.
-Out: `Example`s, which every stage takes as it takes an arithmetic `tasks.Problem`. Pure Python.
+Out: `Examples`, a task whose items are `Example`s. Pure Python.
 """
 
 from __future__ import annotations
@@ -9,29 +9,38 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import UsageError
 from ..wording import printable, quoted
+from .encoding import encode_prompt, text_of
+from .item import Item
+from .task import Shown, Task, content_hash
 
-STYLE = "own"
-"""The one style such prompts are trained on and read in: as they are written."""
 LARGEST = 32 * 2**20
 """Bytes of a file."""
 LONGEST_PROMPT, LONGEST_ANSWER, LONGEST_CLASS = 4000, 200, 40
 """Characters."""
+_STYLE = "own"
+"""The one style such prompts are trained on and read in: as they are written."""
 _KEYS = ("class", "prompt", "answer")
 _CLASS = re.compile(r"[^\W_][\w -]*")
 _MOST = 10
 """Problems of one file that are told in words; the rest is a number."""
+JUDGED = 30
+"""Prompts of a class below which a share near 0 or 1 cannot be told from another."""
+# Marks that end or quote a phrase. Not those inside a word or number (3.5, don't), nor 5!, + and the like.
+_MARKS = re.compile(r'[.,;:?…"“”«»]+(?!\w)|(?<!\d)!+(?!\w)|(?<!\w)["“«¿¡]+')
 
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """A prompt of one's own, its class (`cls`) and the text that should follow.
+    """A prompt of one's own, its class (`cls`) and the text that should follow: an item.
 
     Raises `UsageError` where one of them is blank, too long or no text that can be written in UTF-8.
     """
@@ -40,6 +49,11 @@ class Example:
     text: str
     answer: str
     """As written after the prompt, its leading space included."""
+
+    names_class: ClassVar[bool] = False
+    """The class may be what is asked for."""
+    numbers: ClassVar[tuple[int, ...]] = ()
+    control_label: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         limits = (LONGEST_CLASS, LONGEST_PROMPT, LONGEST_ANSWER)
@@ -53,24 +67,74 @@ class Example:
         if wrong := unnameable(self.cls):
             raise UsageError(f"class: {wrong}")
 
-    a = b = 0
-    """It has no operands."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Equal where prompts differ in spacing only: they are one."""
+    @cached_property
+    def key(self) -> str:
+        """Equal where prompts differ in spacing, case or punctuation only: they are one."""
         return key(self.text)
 
     def prompt(self, style: str) -> str:
         """The prompt as it is written."""
-        if style != STYLE:
-            raise UsageError(f"examples are asked in the style {STYLE} only, not in {style!r}")
+        if style != _STYLE:
+            raise UsageError(f"examples are asked in the style {_STYLE} only, not in {style!r}")
         return self.text
 
+    def row(self) -> dict[str, Any]:
+        """What its line of a JSONL file says, the file that `parse` reads."""
+        return {"class": self.cls, "prompt": self.text, "answer": self.answer}
 
-def key(prompt: str) -> tuple[str, str]:
-    """What `Example.key` is for a prompt."""
-    return STYLE, " ".join(prompt.split())
+
+@dataclass(frozen=True, kw_only=True)
+class Examples(Task[Example]):
+    """Prompts of one's own, asked in one style: as they are written."""
+
+    name: ClassVar[str] = "examples"
+    examples: tuple[Example, ...] = field(repr=False, metadata={"spec": content_hash})
+    styles: tuple[str, ...] = field(default=(_STYLE,), init=False)
+    read_styles: tuple[str, ...] = field(default=(_STYLE,), init=False)
+
+    def draw(self, cls: str, count: int, banned: Collection[str]) -> list[Example]:
+        """Examples of a class, drawn by the seed, whatever their order in the file."""
+        free = sorted(e for e in self.examples if e.cls == cls and e.key not in banned)
+        random.Random(f"{self.seed}/{_STYLE}/{cls}").shuffle(free)
+        return free[:count]
+
+    def shortage(self, cls: str, exclude: Iterable[Item] = ()) -> str:
+        """Empty where there are enough examples of a class."""
+        banned = {item.key for item in exclude}
+        free = sum(e.cls == cls and e.key not in banned for e in self.examples)
+        if free >= self.need:
+            return ""
+        return (
+            f"{free} examples of the class {cls}, but {self.need} a class are needed for training, "
+            "validation and test; write more or ask for fewer (num_samples, num_valid, num_test)"
+        )
+
+    def place(self, cls: str) -> tuple[str, ...]:
+        """`examples`."""
+        return ("examples",)
+
+    def shown(self, prompt: str, cls: str, expected: str | None = None) -> Shown:
+        """The prompt as an item; one that is an example needs no expected answer, and may have no other."""
+        known = self._by_key.get(key(prompt))
+        if expected is None and known is None:
+            raise UsageError(
+                f"{quoted(prompt)} is no example, so its answer is not known; write it as `expected`"
+            )
+        answer = known.answer if known and expected is None else expected or ""
+        if known and (known.cls, known.answer) != (cls, answer):
+            is_ = f"class {known.cls}, answer {quoted(known.answer)}"
+            raise UsageError(f"{quoted(prompt)} is an example ({is_}); write the same here")
+        return Shown(Example(cls, prompt, answer), _STYLE, prompt)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Example]:
+        return {e.key: e for e in self.examples}
+
+
+def key(prompt: str) -> str:
+    """What `Example.key` is for a prompt: `what is 7` for `What  is 7?`."""
+    text = " ".join(prompt.split())
+    return " ".join(_MARKS.sub("", text).casefold().split()) or text
 
 
 def unnameable(cls: str) -> str:
@@ -106,28 +170,39 @@ def load(path: Path, shown: str) -> tuple[Example, ...]:
 
 
 def _read(text: str, shown: str, wrong: list[str]) -> Iterator[Example]:
-    first: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    first: dict[str, tuple[int, Example]] = {}
+    for number, written in enumerate(text.split("\n"), 1):
+        if not written.strip():
             continue
         try:
-            example = parse(line)
+            example = parse(written)
         except (UsageError, RecursionError) as error:
             wrong.append(f"{shown}:{number}: {error}")
             continue
-        before = first.setdefault(example.key, number)
+        before, twin = first.setdefault(example.key, (number, example))
         if before != number:
-            wrong.append(
-                f"{shown}:{number}: prompt: {quoted(example.text)} stands in line {before}; drop one"
-            )
+            wrong.append(f"{shown}:{number}: prompt: {_twin(example, twin, before)}")
         else:
             yield example
 
 
-def parse(line: str) -> Example:
+def _twin(example: Example, twin: Example, number: int) -> str:
+    """What is wrong with a prompt that is the one in line `number`, with the class or answer it has there."""
+    one = " ".join(example.text.split()) == " ".join(twin.text.split())
+    stands = f"stands in line {number}" if one else f"is line {number} but for case or punctuation"
+    there = [
+        f"{name} {quoted(old)}"
+        for name, old, new in (("class", twin.cls, example.cls), ("answer", twin.answer, example.answer))
+        if old != new
+    ]
+    other = f" with {' and '.join(there)}" if there else ""
+    return f"{quoted(example.text)} {stands}{other}; drop one"
+
+
+def parse(written: str) -> Example:
     """The example in a line of JSON; raises `UsageError` saying what is wrong with it."""
     try:
-        row = json.loads(line, object_pairs_hook=_once)
+        row = json.loads(written, object_pairs_hook=_once)
     except ValueError as error:
         raise UsageError(f'not JSON: {error}; write {{"class": ..., "prompt": ..., "answer": ...}}') from None
     if not isinstance(row, dict) or set(row) != set(_KEYS):
@@ -137,33 +212,68 @@ def parse(line: str) -> Example:
     return Example(row["class"], row["prompt"], row["answer"])
 
 
-def line(example: Example) -> str:
-    """The example as a line of the file that `parse` reads."""
-    row = {"class": example.cls, "prompt": example.text, "answer": example.answer}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def contradictions(examples: Iterable[Example], vocabulary: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """A line for each class and answer that speaks for another class: the class odd, answered ` even`.
 
-
-def draw(
-    examples: Iterable[Example], cls: str, need: int, seed: int, banned: Collection[object]
-) -> list[Example]:
-    """`need` examples of a class, drawn at random: by the seed, whatever their order in the file.
-
-    Raises `UsageError` with the numbers where there are fewer.
+    An answer speaks for a class if it is its name or one of its words in the vocabulary, or if 19 of 20
+    examples with that answer, and at least 20, are of that class. Capitals do not matter.
     """
-    free = sorted(e for e in examples if e.cls == cls and e.key not in banned)
-    if short := shortage(cls, len(free), need):
-        raise UsageError(f"examples: {short}")
-    random.Random(f"{seed}/{STYLE}/{cls}").shuffle(free)
-    return free[:need]
+    said: dict[str, set[str]] = {}
+    for cls, words in vocabulary.items():
+        for word in (cls, *words):
+            said.setdefault(word.strip().casefold(), set()).add(cls)
+    given: dict[str, dict[str, list[Example]]] = {}
+    for e in examples:
+        given.setdefault(e.answer.strip().casefold(), {}).setdefault(e.cls, []).append(e)
+    lines = []
+    for answer, by_class in given.items():
+        speaks = said.get(answer) or _usual(by_class)
+        for cls, found in by_class.items():
+            if speaks and cls not in speaks:
+                lines.append(
+                    f"{quoted(found[0].text)} has the class {cls}, but its answer {quoted(found[0].answer)} "
+                    f"speaks for {' and '.join(sorted(speaks))} ({len(found)} such); correct one of the two"
+                )
+    return tuple(lines)
 
 
-def shortage(cls: str, free: int, need: int) -> str:
-    """Empty where a class has the examples that are needed; otherwise what is wrong."""
-    if free >= need:
-        return ""
+def _usual(by_class: Mapping[str, Sequence[Example]]) -> set[str]:
+    sizes = {cls: len(found) for cls, found in by_class.items()}
+    most = max(sizes, key=lambda cls: sizes[cls])
+    return {most} if sizes[most] >= max(20, 0.95 * sum(sizes.values())) else set()
+
+
+def giveaways(tokenizer: Any, items: Iterable[Item], style: str) -> tuple[str, ...]:
+    """A line for each token that gives a class away: nine in ten of its prompts hold it, and no other's do.
+
+    Whoever reads that token tells the class without doing the task. Items whose prompts name their class, as
+    arithmetic does by its operator, are not asked.
+    """
+    holding: dict[str, Counter[int]] = {}
+    sizes: Counter[str] = Counter()
+    for item in items:
+        if not item.names_class:
+            ids = encode_prompt(tokenizer, item.prompt(style))
+            holding.setdefault(item.cls, Counter()).update(set(ids))
+            sizes[item.cls] += 1
+    return tuple(
+        f"class {cls}: the token {quoted(text_of(tokenizer, [token]))} stands in {count} of its {sizes[cls]} "
+        "prompts and in those of no other class; it gives the class away: write it into the others, too"
+        for cls, counts in holding.items()
+        for token, count in counts.most_common()
+        if count >= 0.9 * sizes[cls] and len(sizes) > 1
+        if not any(token in others for other, others in holding.items() if other != cls)
+    )
+
+
+def few_judged(task: Task[Any]) -> tuple[str, ...]:
+    """A line where fewer than `JUDGED` prompts a class are judged: the half that chooses no layer."""
+    judged = task.num_test // 2
+    if judged >= JUDGED:
+        return ()
     return (
-        f"{free} examples of the class {cls}, but {need} a class are needed for training, validation and "
-        "test; write more or ask for fewer (num_samples, num_valid, num_test)"
+        f"num_test={task.num_test}: {judged} prompts a class are judged (the other half chooses the layer); "
+        f"fewer than {JUDGED} decide little; raise it to {2 * JUDGED}",
     )
 
 

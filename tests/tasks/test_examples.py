@@ -16,21 +16,24 @@ import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import ROOT
+from tokenizer_kinds import kind
 
-from emergence import experiment
-from emergence.analysis import evidence, frames
+from emergence import Prediction
+from emergence.analysis import frames
 from emergence.config import loading as config
-from emergence.errors import UsageError
+from emergence.errors import BrokenExperiment, UsageError
+from emergence.experiment import Experiment
 from emergence.models import loading as models
-from emergence.readings.readings import Prompt
+from emergence.readings.readings import Prompt, disjoint
 from emergence.report import payload, tables
-from emergence.store.store import Store
+from emergence.store import Store
 from emergence.tasks import examples
-from emergence.tasks import task as tasks
-from emergence.tasks.examples import Example
-from emergence.tasks.vocabulary import Row
+from emergence.tasks.arithmetic import Problem
+from emergence.tasks.encoding import Row
+from emergence.tasks.examples import Example, Examples
+from emergence.tasks.task import line as line_of
 from emergence.training.batches import shuffled_answers
-from emergence.verdicts import judging as verdicts
+from emergence.verdicts import Table
 
 CONFIG = """
 name: parity
@@ -59,10 +62,10 @@ parameters:
 CLASSES = {"even no": "plus", "odd": "minus"}
 READ = {"arm": "base", "band": "intermediate", "style": "own"}
 PREDICTIONS = (
-    verdicts.Prediction("W", "a word", **READ, family="words", test="no classifier"),
-    verdicts.Prediction("A", "an answer", **READ, family="answer", test="classifier"),
-    verdicts.Prediction("S", "a probe", **READ, family="stream", test="probe"),
-    verdicts.Prediction("T", "a trained word", "sft", "words", "intermediate", "own", "growth"),
+    Prediction("W", "a word", **READ, family="words", test="no classifier"),
+    Prediction("A", "an answer", **READ, family="answer", test="classifier"),
+    Prediction("S", "a probe", **READ, family="stream", test="probe"),
+    Prediction("T", "a trained word", "sft", "words", "intermediate", "own", "growth"),
 )
 
 
@@ -83,25 +86,26 @@ def written(folder: Path, rows: list[dict[str, str]] | str, text: str = CONFIG) 
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory):
+def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     tiny.write_model(folder / "model")
-    loaded = config.load(written(folder, numbers()))
-    store = Store(folder / "store")
-    return experiment.prepare(loaded, PREDICTIONS, experiment.load(loaded, store), store)
+    written(folder, numbers())
+    made = Experiment(folder, store=Store(folder / "store"))
+    made.predictions = Table(PREDICTIONS)
+    return made
 
 
 @pytest.fixture(scope="module")
-def runs(setting):
-    return experiment.train_all(setting)
+def runs(experiment):
+    return experiment.runs
 
 
 @pytest.fixture(scope="module")
-def study(setting, runs):
-    return experiment.read(setting, runs)
+def study(experiment):
+    return experiment.study
 
 
-def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(setting, study):
+def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(experiment, study):
     assert [(r.arm, r.steps) for r in study.runs] == [(a, (0, 4)) for a in ("sft", "classified", "shuffled")]
     run = study.runs[0]
     assert run.classes == tuple(CLASSES)
@@ -113,25 +117,27 @@ def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(settin
     assert np.all(np.isneginf(run.glyphs)), "these classes have no glyphs"
 
 
-def test_readings_agree_with_the_models_own_logits_in_float64(setting, runs, study):
-    with models.adapted(setting.model, runs[0].checkpoints[4]):
-        logits = np.array(setting.model(mx.array([setting.plan.prompt_ids[3]])))[0, -1].astype(np.float64)
+def test_readings_agree_with_the_models_own_logits_in_float64(experiment, runs, study):
+    with models.adapted(experiment.model, runs[0].checkpoints[4]):
+        logits = np.array(experiment.model(mx.array([experiment.plan.prompt_ids[3]])))[0, -1].astype(
+            np.float64
+        )
     p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    ids = list(setting.vocabulary.words["odd"])
+    ids = list(experiment.vocabulary.words["odd"])
     assert np.exp(study.runs[0].words[1, -1, 3, 1]) == pytest.approx(p[ids].sum(), rel=1e-4)
     own = study.runs[0].own_answer[3]
-    (first, *_) = setting.tokenizer.encode(CLASSES[study.runs[0].prompts[3].cls])
+    (first, *_) = experiment.tokenizer.encode(CLASSES[study.runs[0].prompts[3].cls])
     assert study.runs[0].answer_ids[own] == first
 
 
-def test_what_a_run_was_trained_on_is_kept_with_it_and_reads_back(setting, runs):
+def test_what_a_run_was_trained_on_is_kept_with_it_and_reads_back(experiment, runs):
     for name in ("train", "test"):
         lines = (runs[0].entry.path / "data" / f"{name}.jsonl").read_text().splitlines()
-        assert tuple(examples.parse(line) for line in lines) == getattr(setting.splits, name)
+        assert tuple(examples.parse(line) for line in lines) == getattr(experiment.splits, name)
 
 
-def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(setting, study):
-    judged = {(v.prediction, v.cls): v for v in experiment.judge(setting, PREDICTIONS, study)}
+def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(experiment, study):
+    judged = {(v.prediction, v.cls): v for v in experiment.verdicts}
     assert set(judged) == {(p.id, cls) for p in PREDICTIONS for cls in CLASSES}
     for cls in CLASSES:
         assert judged["W", cls].n_prompts == 6
@@ -140,27 +146,27 @@ def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(setting, study
         assert "no control task" in judged["S", cls].reason
 
 
-def test_what_the_report_shows_of_it_is_finite_and_named(setting, study):
-    judged = experiment.judge(setting, PREDICTIONS, study)
+def test_what_the_report_shows_of_it_is_finite_and_named(experiment, study):
+    judged = experiment.verdicts
     shown = json.dumps(payload.build(study, {}, str), allow_nan=False)
     assert "even no" in shown
-    assert "even no" in "".join(tables.summary(judged, study, setting.config))
+    assert "even no" in "".join(tables.summary(judged, study, experiment.config))
     assert frames.tidy(study.runs[0])["glyphs"].eq(0).all()
 
 
 def test_a_prompt_in_both_halves_is_refused_although_it_has_no_operands():
-    halves = [Prompt(text, "odd", 0, 0, "1", "own", half) for half, text in enumerate(("one", "two"))]
-    evidence.disjoint(halves)
-    with pytest.raises(Exception, match="both halves"):
-        evidence.disjoint([*halves, Prompt("one", "odd", 0, 0, "1", "own", 1)])
+    halves = [Prompt(text, "odd", "1", "own", half, text) for half, text in enumerate(("one", "two"))]
+    disjoint(halves)
+    with pytest.raises(BrokenExperiment, match="both halves, such as 'one'"):
+        disjoint([*halves, Prompt("One.", "odd", "1", "own", 1, "one")])
 
 
 # Splits
 
 
-def _task(found: list[Example], **counts: int) -> config.Task:
+def _task(found: list[Example], **counts: int) -> Examples:
     given = {"num_train": 8, "num_valid": 2, "num_test": 4} | counts
-    return config.Task(classes=tuple(CLASSES), operands={}, examples=tuple(found), **given)
+    return Examples(classes=tuple(CLASSES), examples=tuple(found), **given)
 
 
 def _examples(count: int = 60) -> list[Example]:
@@ -173,8 +179,8 @@ def test_splits_are_balanced_disjoint_and_the_same_whatever_the_order_of_the_fil
     shuffled = _examples()
     random.shuffle(shuffled)
     shown = shuffled[:3]
-    splits = tasks.generate(_task(shuffled, seed=seed), exclude=shown)
-    assert splits == tasks.generate(_task(_examples(), seed=seed), exclude=shown)
+    splits = _task(shuffled, seed=seed).split(exclude=shown)
+    assert splits == _task(_examples(), seed=seed).split(exclude=shown)
     for part, size in ((splits.train, 8), (splits.valid, 2), (splits.test, 4)):
         assert Counter(e.cls for e in part) == dict.fromkeys(CLASSES, size)
         assert not set(part) & set(shown)
@@ -182,18 +188,18 @@ def test_splits_are_balanced_disjoint_and_the_same_whatever_the_order_of_the_fil
 
 
 def test_test_prompts_stay_the_same_when_more_are_trained_on_and_differ_by_seed():
-    assert tasks.generate(_task(_examples())).test == tasks.generate(_task(_examples(), num_train=20)).test
-    assert tasks.generate(_task(_examples())).test != tasks.generate(_task(_examples(), seed=1)).test
+    assert _task(_examples()).split().test == _task(_examples(), num_train=20).split().test
+    assert _task(_examples()).split().test != _task(_examples(), seed=1).split().test
 
 
 def test_too_few_examples_are_refused_with_the_numbers():
-    with pytest.raises(UsageError, match="13 examples of the class odd, but 14 a class are needed"):
-        tasks.generate(_task(_examples()[:-33]))
+    with pytest.raises(UsageError, match="examples: 13 examples of the class odd, but 14 a class are needed"):
+        _task(_examples()[:-33]).split()
 
 
 @given(st.builds(Example, st.just("a b"), *[st.text('xé 😀\n"\\\u2028', min_size=1).filter(str.strip)] * 2))
 def test_an_example_reads_back_from_its_line(example):
-    assert examples.parse(examples.line(example)) == example
+    assert examples.parse(line_of(example)) == example
 
 
 # The control
@@ -232,6 +238,106 @@ def test_two_classes_of_one_size_get_exactly_half_of_each_others_answers_at_rand
     kept = [a == b for a, b in zip(made, shuffled, strict=True)]
     assert (sum(kept[:20]), sum(kept[20:])) == (10, 10)
     assert shuffled == shuffled_answers(made, 0) != shuffled_answers(made, 1)
+
+
+# Twins and traps
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 7?", "what is  7"),
+        ("Is it raining?", "Is it raining!"),
+        ('He said "no".', "he said no"),
+        ("«Bonjour», dit-il", "bonjour dit-il"),
+        ("7, 8.", "7 8"),
+        (" The number 48 is ", "The number 48 is"),
+    ],
+)
+def test_prompts_that_differ_by_case_or_punctuation_only_are_one(tmp_path, one, other):
+    assert Example("a", one, "x").key == Example("a", other, "y").key
+    lines = [line_of(Example("odd", text, "minus")) for text in (one, other)]
+    (tmp_path / "twins.jsonl").write_text("".join(lines))
+    with pytest.raises(
+        UsageError, match=r"^twins\.jsonl:2: prompt: .* (line 1 but for|stands in line 1).*drop one$"
+    ):
+        examples.load(tmp_path / "twins.jsonl", "twins.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 + 4 =", "3 - 4 ="),
+        ("5! =", "5 ="),
+        ("3.5 is", "35 is"),
+        ("1,000 is", "1 000 is"),
+        ("-5 is", "5 is"),
+        ("won't", "wont"),
+        ("a.b", "ab"),
+        ("?", "!"),
+        ("x² is", "x2 is"),
+        ("(3)", "3"),
+    ],
+)
+def test_signs_that_mean_something_tell_prompts_apart(one, other):
+    assert Example("a", one, "x").key != Example("a", other, "x").key
+
+
+def test_a_twin_with_another_class_or_answer_is_told_with_both(tmp_path):
+    rows = [Example("odd", "What is 7", " minus"), Example("even no", "what is 7?", " plus")]
+    (tmp_path / "n.jsonl").write_text("".join(map(line_of, rows)))
+    told = "n.jsonl:2: prompt: 'what is 7?' is line 1 but for case or punctuation with class 'odd' and answer"
+    with pytest.raises(UsageError, match=f"^{re.escape(told)} ' minus'; drop one$"):
+        examples.load(tmp_path / "n.jsonl", "n.jsonl")
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_the_key_of_any_prompt_is_the_key_of_its_key(text):
+    key = examples.key(text)
+    assert key
+    assert examples.key(text.upper().lower()) == examples.key(examples.key(text.upper().lower()))
+
+
+WORDS = {"even no": ("plus", "sum"), "odd": ("minus",)}
+
+
+def test_answers_that_say_another_class_are_told():
+    wrong = [Example("odd", "What is 11", " Plus"), Example("odd", "What is 13", "odd"), *_examples()]
+    (line,) = examples.contradictions(wrong, WORDS)
+    assert line.startswith(
+        "'What is 11' has the class odd, but its answer ' Plus' speaks for even no (1 such)"
+    )
+    assert examples.contradictions(_examples(), WORDS) == ()
+
+
+def test_one_label_against_all_others_of_its_answer_is_told_though_no_word_says_so():
+    right = [Example("odd" if n % 2 else "even no", f"What is {n}", str(n % 2)) for n in range(60)]
+    (line,) = examples.contradictions([*right, Example("odd", "What is 88", "0")], WORDS)
+    assert "'What is 88' has the class odd, but its answer '0' speaks for even no (1 such)" in line
+    spread = [Example("odd" if n % 2 else "even no", f"What is {n}", str(n % 3)) for n in range(90)]
+    assert examples.contradictions(spread, WORDS) == ()
+
+
+def test_a_token_that_gives_the_class_away_is_told_by_name():
+    tokenizer = kind("smollm: single digits, no BOS")
+    marked = [Example(c, f"{'+' if c == 'odd' else ''}{n}", "x") for n in range(20) for c in CLASSES]
+    (line,) = examples.giveaways(tokenizer, [e for e in marked], "own")
+    assert line.startswith("class odd: the token '+' stands in 20 of its 20 prompts and in those of no other")
+    elsewhere = [*marked, Example("even no", "1+", "x")]
+    assert examples.giveaways(tokenizer, elsewhere, "own") == ()
+    rarer = [Example(e.cls, e.text.replace("+", ""), "x") if i < 6 else e for i, e in enumerate(marked)]
+    assert examples.giveaways(tokenizer, rarer, "own") == ()
+
+
+def test_an_operator_is_no_giveaway_as_arithmetic_names_its_class():
+    items = [Problem(o, 40 + n, n) for o in ("add", "subtract") for n in range(20)]
+    assert examples.giveaways(kind("smollm: single digits, no BOS"), items, "symbolic") == ()
+
+
+def test_fewer_than_thirty_judged_prompts_a_class_are_told():
+    (line,) = examples.few_judged(_task(_examples(), num_test=59))
+    assert "num_test=59: 29 prompts a class are judged" in line
+    assert examples.few_judged(_task(_examples(), num_test=60)) == ()
 
 
 # What the file and the config may say
@@ -332,7 +438,7 @@ def _shown() -> dict[str, str]:
     page = (ROOT / "docs" / "extending.md").read_text()
     parts = page.split("## Your own prompts")[1].split("\n## ")[:2]
     blocks = [re.findall(r"```\w+\n(.*?)```", part, re.DOTALL) for part in parts]
-    return dict(zip(("examples", "config", "predictions", "test"), blocks[0], strict=True)) | {
+    return dict(zip(("examples", "config", "predictions", "test", "conftest"), blocks[0], strict=True)) | {
         "lens": blocks[1][0]
     }
 
@@ -347,19 +453,22 @@ def test_the_documented_task_is_the_one_that_runs():
     assert shown["predictions"] == re.sub(
         r'^# fmt.*\n|^""".*\n\n', "", files["predictions.py"], flags=re.MULTILINE
     )
-    assert shown["test"] in files["test_parity.py"]
+    assert shown["test"] in files["test_claims.py"]
+    assert shown["conftest"] in (ROOT / "conftest.py").read_text()
 
 
-def test_the_documented_claim_about_the_lens_runs(setting):
+def test_the_documented_claim_about_the_lens_runs(experiment):
     names: dict = {}
     exec(_shown()["lens"], names)
     (claim,) = (value for name, value in names.items() if name.startswith("test_"))
-    claim(setting.lens, setting.tokenizer)
+    claim(experiment.lens, experiment.tokenizer)
 
 
 def test_a_folder_that_claims_nothing_of_training_needs_no_predictions(tmp_path):
+    tiny.write_model(tmp_path / "model", n_layers=1, hidden=16)
     written(tmp_path, numbers())
     (tmp_path / "test_lens_alone.py").write_text(_shown()["lens"])
+    (tmp_path / "conftest.py").write_text(_shown()["conftest"])
     command = [sys.executable, "-m", "pytest", str(tmp_path), "-m", "slow", "--collect-only", "-q"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (told.returncode, "1 test collected" in told.stdout) == (0, True), told.stdout + told.stderr

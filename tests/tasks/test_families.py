@@ -10,11 +10,12 @@ import tiny
 import tokenizers_small
 from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizer_kinds import audit
 from tokenizers_small import FAMILIES
 
 from emergence.models import loading as models
-from emergence.tasks import task as tasks
-from emergence.tasks import vocabulary as tokens
+from emergence.tasks import encoding
+from emergence.tasks.arithmetic import Problem
 
 TEXTS = [
     "7 * 8 = ",
@@ -51,7 +52,7 @@ def test_loading_keeps_the_tokenizer_as_its_file_says(family: tuple) -> None:
 
 def test_a_prompt_begins_as_the_family_begins(family: tuple) -> None:
     name, built, loaded = family
-    ids = tokens.encode_prompt(loaded, "7 * 8 = ")
+    ids = encoding.encode_prompt(loaded, "7 * 8 = ")
     bare = tuple(built.encode("7 * 8 = ", add_special_tokens=False).ids)
     bos = FAMILIES[name].bos
     assert ids == (((built.token_to_id(bos),) if bos else ()) + bare)
@@ -61,22 +62,22 @@ def test_a_prompt_begins_as_the_family_begins(family: tuple) -> None:
 def test_prompt_and_answer_meet_without_a_seam_and_read_back(family: tuple, style: str) -> None:
     name, _, loaded = family
     problems = [
-        tasks.Problem("add", 12, 345),
-        tasks.Problem("subtract", 180, 3),
-        tasks.Problem("multiply", 7, 8),
+        Problem("add", 12, 345),
+        Problem("subtract", 180, 3),
+        Problem("multiply", 7, 8),
     ]
-    for problem, row in zip(problems, tokens.rows(loaded, problems, [style]), strict=True):
+    for problem, row in zip(problems, encoding.rows(loaded, problems, [style]), strict=True):
         text = loaded.decode([*row.prompt_ids, *row.answer_ids[:-1]], skip_special_tokens=True)
-        assert text.removeprefix(" ") == problem.prompt(style) + str(problem.answer)
+        assert text.removeprefix(" ") == problem.prompt(style) + problem.answer
         assert row.answer_ids[-1] == loaded.eos_token_id
         digits = FAMILIES[name].digits
         first = loaded.decode([row.answer_ids[0]]).strip()
-        assert first == str(problem.answer)[:digits]
+        assert first == problem.answer[:digits]
 
 
 def test_every_class_has_words_of_one_token(family: tuple) -> None:
     _, _, loaded = family
-    vocabulary = tokens.audit(loaded, {"add": ("plus", "sum", "+"), "multiply": ("times", "product", "*")})
+    vocabulary = audit(loaded, {"add": ("plus", "sum", "+"), "multiply": ("times", "product", "*")})
     assert all(vocabulary.words.values())
     assert all(vocabulary.glyphs.values())
 

@@ -1,18 +1,11 @@
-"""A config that cannot be meant is refused with file, line, field, value and remedy: a row for each way."""
+"""Configs that cannot be meant, each with what it is answered: file, line, field, value, remedy."""
 
-import re
-from pathlib import Path
-
-import pytest
-from configs import BASE, classified, edited, field, parameters, refused, sft, training
-
-from emergence.config import loading as config
-from emergence.errors import UsageError
-from emergence.tasks import task as tasks
+from configs import BASE, classified, edited, field, parameters, sft, training
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(9)
 )
+
 UNREADABLE = {
     "empty": ("", "config.yaml: the config is empty"),
     "only a comment": ("# nothing\n", "the config is empty"),
@@ -43,48 +36,10 @@ UNREADABLE = {
     "huge": ("# " + "x" * 300_000, r"config.yaml: 300002 bytes; a config has at most 262144"),
 }
 
-
-@pytest.mark.parametrize("case", UNREADABLE)
-def test_what_cannot_be_read_is_refused_in_one_line(case):
-    text, said = UNREADABLE[case]
-    (line,) = refused(text)
-    assert re.search(said, line), line
-
-
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [
-        (b"name: a\nmodel: \xff\xfe\n", ":2: byte 0xff is not UTF-8"),
-        (BASE.encode("utf-16"), ":1: byte 0xff is not UTF-8"),
-        (b"\x00" * 1000, "U\\+0000 is not allowed"),
-        (bytes(300_000), "at most 262144"),
-    ],
-)
-def test_bytes_that_are_no_text_are_refused(tmp_path, raw, said):
-    path = tmp_path / "config.yaml"
-    path.write_bytes(raw)
-    with pytest.raises(UsageError, match=said):
-        config.load(path)
-
-
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_bytes(b"\xef\xbb\xbf" + BASE.replace("\n", "\r\n").encode())
-    assert config.load(path).hash == config.parse(BASE).hash
-
-
-def test_a_file_that_is_missing_or_no_file_is_told(tmp_path):
-    loop = tmp_path / "loop.yaml"
-    loop.symlink_to(loop)
-    for path in (tmp_path / "none.yaml", tmp_path, loop, tmp_path / "a\x00b", Path("/dev/null")):
-        with pytest.raises(UsageError, match=r"no such file|cannot be read") as error:
-            config.load(path)
-        assert str(error.value).isprintable()
-
-
 NO_ARM = BASE.replace("method: ", "enabled: false, method: ").replace(
     "false, method: c", "false\n      method: c"
 )
+
 WRONG = {
     "unknown key": (
         training("max_step: 3"),
@@ -356,15 +311,6 @@ WRONG = {
     "section twice": (BASE + "training: {}\n", ":17: training: given twice, first in line 3"),
 }
 
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_field_is_told_with_its_line_value_and_remedy(case):
-    text, said = WRONG[case]
-    lines = refused(text)
-    assert any(re.search(said, line) for line in lines), lines
-    assert len(lines) <= 3
-
-
 PROMPTS = {
     "empty": ('""', "'' is no arithmetic prompt; write it like '7 \\* 8 = '"),
     "blank": ('"   "', "is no arithmetic prompt"),
@@ -382,47 +328,9 @@ PROMPTS = {
     "negative answer": ('"3 - 5 = "', "the difference is negative"),
     "huge operand": ('"12345678 + 1 = "', "operands lie between 0 and 999999"),
     "no text": ("{expected: '15'}", r"add\[0\].prompt: missing"),
-    "unknown key": ("{prompt: '7 + 8 = ', answer: '15'}", r"add\[0\].answer: unknown key"),
+    "unknown key": (
+        "{prompt: '7 + 8 = ', answer: '15'}",
+        r"add\[0\].answer: unknown key; known: prompt, expected",
+    ),
     "a list": ("[1, 2]", r"add\[0\]: \['1', '2'\] is not a section"),
 }
-
-
-@pytest.mark.parametrize("case", PROMPTS)
-def test_a_wrong_prompt_is_told(case):
-    written, said = PROMPTS[case]
-    (line,) = refused(BASE + f"  test_prompts:\n    add: [{written}]\n")
-    assert line.startswith("config.yaml:18: parameters.test_prompts.add")
-    assert re.search(said, line), line
-
-
-def test_a_prompt_in_a_style_that_is_not_read_is_told():
-    text = BASE + '  read_styles: [symbolic]\n  test_prompts:\n    add: ["What is 7 plus 8? "]\n'
-    assert "is worded, which read_styles leaves out" in refused(text)[0]
-
-
-def test_a_prompt_that_is_spaced_otherwise_is_noticed():
-    experiment = config.parse(BASE + '  test_prompts:\n    add: ["7+8="]\n')
-    assert experiment.test_prompts[0].prompt == "7+8="
-    assert "'7+8=' is read as it is; what is trained on is '7 + 8 = '" in experiment.notices[-1]
-
-
-def test_test_prompts_are_neither_trained_on_nor_tested():
-    experiment = config.parse(BASE + '  test_prompts:\n    add: ["7 + 8 = ", "What is 9 plus 3? "]\n')
-    splits = tasks.generate(experiment.task, [t.problem for t in experiment.test_prompts])
-    keys = {p.key for p in splits.train + splits.valid + splits.test}
-    assert not keys & {("add", 7, 8), ("add", 3, 9)}
-
-
-def test_a_thousand_problems_are_told_as_the_first_thirty_and_a_number():
-    lines = refused(BASE + "name: again\n" * 1000)
-    assert len(lines) == 31
-    assert lines[0] == "config.yaml:17: name: given twice, first in line 1; drop one"
-    assert lines[-1] == "config.yaml: 970 more problems"
-
-
-def test_all_problems_are_told_at_once_and_in_one_line_each():
-    text = BASE.replace("max_steps: 100", "max_steps: -1").replace("sft: {method: sft}", "sft: {metod: sft}")
-    text = text.replace("num_samples: 90", "num_samples: lots").replace("model: somewhere/model\n", "")
-    assert len(refused(text)) == 4
-    later = BASE.replace("[0, 50, 100]", "[0, 600]").replace("minus,", "plus,").replace("sft: {", "base: {")
-    assert len(refused(later)) == 3
