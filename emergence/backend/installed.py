@@ -43,3 +43,10 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def device() -> str:
+    """What MLX computes on: `Device(cpu, 0)`, `Device(gpu, 0)`."""
+    import mlx.core as mx
+
+    return str(mx.default_device())

@@ -16,10 +16,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import TypeGuard, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -45,26 +46,51 @@ _pending: ContextVar[list[Callable[[], None]] | None] = ContextVar("pending", de
 
 
 @contextmanager
-def fast(model: Any) -> Iterator[None]:
-    """For the length of the `with`, the model's SwiGLU (Shazeer 2020, arXiv:2002.05202) is `swiglu` below.
+def fast(model: nn.Module) -> Iterator[None]:
+    """For the length of the `with`, this model's SwiGLU (Shazeer 2020, arXiv:2002.05202) is `swiglu` below.
 
-    Swapped where the model's own code looks it up, so for every model of that family; put back exactly, also
-    after an exception. May be nested. Nothing happens on a GPU, or for a family that has no SwiGLU.
+    Each module whose methods call mlx-lm's `swiglu` becomes, for the while, one of a subclass whose methods
+    call ours; nothing of another package is changed, and other models are left alone. Put back exactly, also
+    after an exception. May be nested. Nothing happens on a GPU.
     """
     if mx.default_device().type != mx.cpu:
         yield
         return
     keep_memory()
-    names = {type(module).__module__ for module in model.modules()}
-    found = [sys.modules[name] for name in names if name in sys.modules]
-    swapped = [m for m in found if getattr(m, "swiglu", None) is activations.swiglu]
+    modules = {id(m): (m, type(m)) for m in model.modules()}.values()  # type: ignore[no-untyped-call]
+    faster = {cls: _with_our_swiglu(cls) for cls in {cls for _, cls in modules}}
+    changed = [(m, cls) for m, cls in modules if faster[cls] is not cls]
     try:
-        for m in swapped:
-            m.swiglu = swiglu  # type: ignore[attr-defined]
+        for module, cls in changed:
+            module.__class__ = faster[cls]
         yield
     finally:
-        for m in swapped:
-            m.swiglu = activations.swiglu  # type: ignore[attr-defined]
+        for module, cls in changed:
+            module.__class__ = cls
+
+
+def _with_our_swiglu(cls: type) -> type:
+    """A subclass whose methods find ours under the name `swiglu`; the class itself where none uses it."""
+    methods = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items()}
+    ours = {name: _rebound(f) for name, f in methods.items() if _calls_swiglu(f)}
+    return type(cls.__name__, (cls,), {**ours, "__module__": cls.__module__}) if ours else cls
+
+
+def _calls_swiglu(f: object) -> TypeGuard[types.FunctionType]:
+    return (
+        isinstance(f, types.FunctionType)
+        and "swiglu" in f.__code__.co_names
+        and f.__globals__.get("swiglu") is activations.swiglu
+    )
+
+
+def _rebound(f: types.FunctionType) -> types.FunctionType:
+    """The same function, but that the global name `swiglu` means ours in it."""
+    found = types.FunctionType(
+        f.__code__, f.__globals__ | {"swiglu": swiglu}, f.__name__, f.__defaults__, f.__closure__
+    )
+    found.__kwdefaults__ = f.__kwdefaults__
+    return found
 
 
 @contextmanager

@@ -116,24 +116,20 @@ class _Item:
             self.ranks[:, i] = (z > z[:, token - first, None]).sum(-1)
 
     def _add_top(self, z: np.ndarray, first: int) -> np.ndarray:
-        """Brings the k largest up to date, ties by id; returns each row's largest."""
-        k, known = self.wanted.top_k, self.top.shape[-1]
-        if known < k:  # the first part, as a rule
-            ids, values = _candidates(z, k)
-            ids = np.concatenate([self.top_ids, ids + first], -1)
-            values = np.concatenate([self.top, values], -1)
-            order = np.argsort(-values, -1, kind="stable")[:, :k]
-            self.top_ids = np.take_along_axis(ids, order, -1)
-            self.top = np.take_along_axis(values, order, -1)
-            return self.top[:, 0] if not known else z.max(-1)
-        rows, ids = np.divmod(np.flatnonzero(z > self.top[:, -1:]), z.shape[-1])
-        if len(rows):  # few by now
-            every = np.concatenate([np.repeat(np.arange(len(z)), k), rows])
-            ids = np.concatenate([self.top_ids.ravel(), ids + first])
-            values = np.concatenate([self.top.ravel(), z[rows, ids[-len(rows) :] - first]])
-            order = np.lexsort((ids, -values, every))
-            best = order[np.searchsorted(every[order], np.arange(len(z)))[:, None] + np.arange(k)]
-            self.top_ids, self.top = ids[best], values[best]
+        """Bring the k largest up to date, ties by id; returns each row's largest.
+
+        Only columns that reach a row's k-th largest are sorted, some 0.1 % by the second part of a
+        vocabulary: 1.1 ms for 30 layers × 49,152 tokens, of 4.4 ms that the statistics take; `argpartition`
+        takes 3.4 ms.
+        """
+        k = self.wanted.top_k
+        floor = self.top[:, -1:] if self.top.shape[-1] == k else _floor(z, k)
+        columns = np.flatnonzero((~(z < floor)).any(0))  # a NaN is in, and shows
+        ids = np.concatenate([self.top_ids, np.broadcast_to(columns + first, (len(z), len(columns)))], -1)
+        values = np.concatenate([self.top, z[:, columns]], -1)
+        order = np.argsort(-values, -1, kind="stable")[:, :k]
+        self.top_ids = np.take_along_axis(ids, order, -1)
+        self.top = np.take_along_axis(values, order, -1)
         return self.top[:, 0]
 
     def statistics(self) -> Rows:
@@ -202,18 +198,11 @@ def _masses(log_p: list[np.ndarray], layers: int) -> np.ndarray:
     return found
 
 
-def _candidates(z: np.ndarray, k: int, groups: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Columns among which each row's k largest are, in order of id, and their values.
-
-    A row is cut into interleaved groups; only the k groups with the largest maxima can hold one of them.
-    """
-    n_layers, vocab = z.shape
-    width = vocab // groups
-    if width <= k:
-        return np.broadcast_to(np.arange(vocab), z.shape), z
-    maxima = z[:, : width * groups].reshape(n_layers, groups, width).max(1)
-    best = np.argpartition(-maxima, k - 1, -1)[:, :k]
-    ids = (best[:, None, :] + width * np.arange(groups)[:, None]).reshape(n_layers, -1)
-    rest = np.broadcast_to(np.arange(width * groups, vocab), (n_layers, vocab - width * groups))
-    ids = np.sort(np.concatenate([ids, rest], -1), -1)
-    return ids, np.take_along_axis(z, ids, -1)
+def _floor(z: np.ndarray, k: int) -> np.ndarray:
+    """A number that each row's k largest reach: the k-th largest of the maxima of 16 k groups of columns."""
+    groups = 16 * k
+    width = z.shape[-1] // groups
+    if not width:
+        return np.full((len(z), 1), -np.inf, z.dtype)
+    maxima = z[:, : width * groups].reshape(len(z), groups, width).max(-1)
+    return np.partition(maxima, groups - k, -1)[:, groups - k, None]

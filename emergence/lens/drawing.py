@@ -1,24 +1,21 @@
 """Draws what a lens sees in one prompt: layers × positions, the likeliest token in each cell.
 
-In: a lens, a tokenizer, a text. Out: a `Drawing` for the terminal (rich) and for a notebook (HTML, escaped).
+In: a `LensReading` of one prompt, and a tokenizer. Out: a `Drawing` for the terminal (rich) and for a
+notebook (HTML, escaped).
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from .logit_lens import Layers, LogitLens
+from .reading import LensReading
 
 _SHADES = 5
 
@@ -74,36 +71,12 @@ class Drawing:
         return f"fed: {' '.join(f'{t}={i}' for t, i in zip(self.fed, self.ids, strict=True))}"
 
 
-def draw(
-    lens: LogitLens, prompt: str | Sequence[int], tokenizer: Any, layers: Layers | None, chat: bool
-) -> Drawing:
-    """The grid of one prompt, read at every position.
-
-    A text is encoded as the tokenizer's own convention for a base prompt says (`bos` and all), or with its
-    chat template.
-    """
-    ids = encode(tokenizer, prompt, chat) if isinstance(prompt, str) else tuple(prompt)
-    reading = lens.read([ids], layers=layers, positions="all", top_k=1)
+def draw(reading: LensReading, tokenizer: Any) -> Drawing:
+    """The grid of a reading of one prompt at every position; the tokenizer names the tokens."""
+    ids = reading.tokens[0]
     tops = tuple(tuple(_name(tokenizer, int(i)) for i in row) for row in reading.top_ids[:, 0, :, 0])
     probabilities = np.exp(reading.top_log_probs[:, 0, :, 0])
     return Drawing(tuple(_name(tokenizer, i) for i in ids), ids, reading.layers, tops, probabilities)
-
-
-def encode(tokenizer: Any, text: str, chat: bool = False) -> tuple[int, ...]:
-    """Ids of a prompt: special tokens as the tokenizer itself adds them, or its chat template around it.
-
-    Raises
-    ------
-    UsageError
-        `chat` is asked for and the tokenizer has no template.
-    """
-    if not chat:
-        return tuple(int(i) for i in tokenizer.encode(text))
-    if not getattr(tokenizer, "chat_template", None):
-        raise UsageError("the tokenizer has no chat template; leave out chat=True")
-    messages = [{"role": "user", "content": text}]
-    found = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
-    return tuple(int(i) for i in getattr(found, "input_ids", found))
 
 
 def _name(tokenizer: Any, token: int) -> str:

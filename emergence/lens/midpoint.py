@@ -1,9 +1,9 @@
 """Finds the point of a block between attention and feed-forward part, where the family has one.
 
-In: a `Trunk`. Out: by block, the part of it whose input is that point. Found by numbers, not by names: a
-part is called with a stream `u` that is not the block's input, and what the block still adds to `u` is what
-a later part returns, up to a scale. A block that adds both at once (cohere, phi) has no such point, nor has
-one of a single part (mamba).
+In: a `ResidualStream`. Out: by block, the part of it whose input is that point. Found by numbers, not by
+names: a part is called with a stream `u` that is not the block's input, and what the block still adds to `u`
+is what a later part returns, up to a scale. A block that adds both at once (cohere, phi) has no such point,
+nor has one of a single part (mamba).
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from . import residual
-from .residual import Call, Trunk, blocks, observed, stream_of
+from . import states
+from .hooks import Call, first_array, observed
+from .kinds import BlockStream
+from .residual import ResidualStream, blocks
+from .states import stream_of
 
 Called = tuple[str, Any, Any]
 """A part's name, the first array it was given, and what it returned."""
@@ -25,20 +28,23 @@ _PARALLEL = {"float32": 1e-3}
 half precision, where adding rounds."""
 
 
-def find(trunk: Trunk) -> dict[int, str]:
-    """By index in `model.layers`, the path of the part that is given the midpoint, if there is one."""
-    if trunk.whole or trunk.unrolled:
+def find(stream: ResidualStream) -> dict[int, str]:
+    """By index in `model.layers`, the path of the part that is given the midpoint, if there is one.
+
+    In a llama, `{0: "post_attention_layernorm", 1: ...}`.
+    """
+    if not isinstance(stream, BlockStream):
         return {}
-    own = blocks(trunk.model)
+    own = blocks(stream.model)
     calls: list[list[Called]] = [[] for _ in own]
     parts = [
         (part, partial(_note, calls[i], name)) for i, block in enumerate(own) for name, part in _parts(block)
     ]
-    tokens = mx.array(np.random.default_rng(1).integers(0, trunk.vocab, (1, 4)))
-    with observed(parts), trunk.observe() as seen:
-        trunk.model(tokens)
+    tokens = mx.array(np.random.default_rng(1).integers(0, stream.n_ids, (1, 4)))
+    with observed(parts), stream.observe() as seen:
+        stream.model(tokens)
     befores = [seen.before, *map(stream_of, seen.states)]
-    mx.eval(seen.states, [residual.arrays((u, out)) for of_block in calls for _, u, out in of_block])
+    mx.eval(seen.states, [states.arrays((u, out)) for of_block in calls for _, u, out in of_block])
     found = {i: _midpoint(calls[i], befores[i], stream_of(seen.states[i])) for i in range(len(own))}
     return {i: path for i, path in found.items() if path}
 
@@ -48,11 +54,11 @@ def _parts(block: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _note(calls: list[Called], name: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    given = residual.handles(residual.first_array(args, kwargs))
+    given = states.handles(first_array(args, kwargs))
     place = len(calls)
     calls.append((name, given, None))
     returned = call(*args, **kwargs)
-    calls[place] = (name, given, residual.handles(returned))
+    calls[place] = (name, given, states.handles(returned))
     return returned
 
 

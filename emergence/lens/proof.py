@@ -1,28 +1,24 @@
 """Proves, with a model's own numbers, that what the lens reads is the model.
 
-In: a `Trunk` and a few prompts. Out: a `Proof`, or a refusal with the architecture and what did not hold.
-`verify` is run whenever a lens is made; `prove` adds what is good to know of a family.
+In: a `ResidualStream` and a few prompts. Out: a `Proof`, or a refusal with the architecture and what did not
+hold. `verify` is run whenever a lens is made; `prove` adds what is good to know of a family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..errors import BrokenExperiment, NotMeasurable, UsageError
-from . import midpoint
-from .residual import Trunk, as_float32, model_type, stream_of
-
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""Largest relative difference (see `difference`), by the dtype of the residual stream: the last layer is
-read in float32 while the model rounds to its own dtype, and half-precision products depend on the shape of
-the batch."""
+from ..errors import NotMeasurable, UsageError
+from . import kinds, midpoint
+from .difference import difference, tolerance
+from .hooks import evaluating
+from .residual import ResidualStream, dtype, last_layer, model_type, require_numbers, some_tokens
+from .states import as_float32
 
 REQUIRED = {
     "last_layer": "its last layer, read out, is not its logits",
@@ -54,12 +50,12 @@ class Proof:
     cached: float | str | None = None
     midpoints: int | None = None
     seen: str = "blocks"
-    """`blocks`, `unrolled` or `whole state`: how the stream is observed, see `stream.Trunk`."""
+    """`blocks`, `unrolled` or `whole state`: how the stream is observed, see `kinds`."""
 
     @property
     def tolerance(self) -> float:
         """Largest difference that is accepted."""
-        return TOLERANCE.get(self.dtype, TOLERANCE["bfloat16"])
+        return tolerance(self.dtype)
 
     def holds(self, name: str) -> bool:
         """Whether a difference was measured and is within the tolerance."""
@@ -79,10 +75,8 @@ class Proof:
         return "\n".join(lines)
 
 
-def verify(trunk: Trunk, prompts: Sequence[Sequence[int]] | None = None) -> Proof:
+def verify(stream: ResidualStream, prompts: Sequence[Sequence[int]] | None = None) -> Proof:
     """Measure what is required on the first tokens of the prompts (default: 3 arbitrary ones of 5 tokens).
-
-    A tail that needs more than the stream is found here: it is then given all that a block returns.
 
     Raises
     ------
@@ -91,32 +85,22 @@ def verify(trunk: Trunk, prompts: Sequence[Sequence[int]] | None = None) -> Proo
     BrokenExperiment
         The model's logits are not numbers.
     """
-    tokens = _rectangle(trunk, prompts)
-    model = trunk.model
-    plain = model(tokens)
-    with trunk.observe() as seen:
-        watched = model(tokens)
-    last = seen.states[-1]
-    single, cut = model(tokens[:1]), model(tokens[:1, :-1])
-    if mx.isnan(plain).any():
-        raise BrokenExperiment(
-            f"{model_type(model)}: the model's logits are NaN; its weights are damaged or have diverged"
+    tokens, model = _rectangle(stream, prompts), stream.model
+    with evaluating(model):
+        plain = model(tokens)
+        require_numbers(model, plain)
+        seen, watched = stream.look(tokens)
+        single, cut = model(tokens[:1]), model(tokens[:1, :-1])
+        found = Proof(
+            model_type=model_type(model),
+            n_layers=stream.n_layers,
+            dtype=dtype(seen),
+            last_layer=last_layer(stream, seen.states[-1], plain),
+            inert=difference(watched, plain),
+            batched=difference(plain[:1], single),
+            causal=difference(single[:, :-1], cut),
+            seen=stream.seen_as,
         )
-    last_layer = _last_layer(trunk, last, plain)
-    dtype = str(stream_of(last).dtype).removeprefix("mlx.core.")
-    if last_layer > TOLERANCE.get(dtype, TOLERANCE["bfloat16"]) and not trunk.whole and not trunk.unrolled:
-        trunk.take_whole()
-        last_layer = _last_layer(trunk, last, plain)
-    found = Proof(
-        model_type=model_type(model),
-        n_layers=trunk.n_layers,
-        dtype=dtype,
-        last_layer=last_layer,
-        inert=difference(watched, plain),
-        batched=difference(plain[:1], single),
-        causal=difference(single[:, :-1], cut),
-        seen="unrolled" if trunk.unrolled else "whole state" if trunk.whole else "blocks",
-    )
     failed = [
         f"{text} ({getattr(found, name):.2g})" for name, text in REQUIRED.items() if not found.holds(name)
     ]
@@ -130,56 +114,37 @@ def verify(trunk: Trunk, prompts: Sequence[Sequence[int]] | None = None) -> Proo
 
 def prove(model: nn.Module, prompts: Sequence[Sequence[int]] | None = None) -> Proof:
     """Everything that a `Proof` holds, measured on one model; raises as `verify` does."""
-    trunk = Trunk(model)
-    found = verify(trunk, prompts)
-    tokens = _rectangle(trunk, prompts)[:1]
-    alone = model(tokens)
-    padded = model(mx.concatenate([tokens, mx.zeros((1, 2), tokens.dtype)], axis=1))[:, : tokens.shape[1]]
-    return replace(
-        found,
-        padded=difference(padded, alone),
-        cached=_cached(trunk, tokens, alone),
-        midpoints=len(midpoint.find(trunk)) * (trunk.n_layers // len(model.layers)),
-    )
+    stream = kinds.find(model)
+    found = verify(stream, prompts)
+    tokens = _rectangle(stream, prompts)[:1]
+    with evaluating(model):
+        alone = model(tokens)
+        longer = mx.concatenate([tokens, mx.zeros((1, 2), tokens.dtype)], axis=1)
+        return replace(
+            found,
+            padded=difference(model(longer)[:, : tokens.shape[1]], alone),
+            cached=_cached(stream, tokens, alone),
+            midpoints=len(midpoint.find(stream)) * (stream.n_layers // len(model.layers)),
+        )
 
 
-def difference(found: mx.array, right: mx.array) -> float:
-    """Root mean square of the difference over the standard deviation of `right`.
-
-    Infinite where only one of the two is finite.
-    """
-    a, b = (np.array(x.astype(mx.float32), dtype=np.float64) for x in (found, right))
-    finite = np.isfinite(b)
-    if not np.array_equal(np.isfinite(a), finite):
-        return float("inf")
-    spread = float(b[finite].std()) or 1.0
-    return float(np.sqrt(np.mean((a[finite] - b[finite]) ** 2)) / spread)
-
-
-def _last_layer(trunk: Trunk, last: Any, logits: mx.array) -> float:
-    """The last state, its rows rearranged, through the tail: against the logits."""
-    rows = logits.shape[0] * logits.shape[1]
-    read = trunk.finish(as_float32(trunk.pick(last, mx.arange(rows))))
-    return difference(read.reshape(logits.shape), logits) if read.size == logits.size else float("inf")
-
-
-def _cached(trunk: Trunk, tokens: mx.array, alone: mx.array) -> float | str:
+def _cached(stream: ResidualStream, tokens: mx.array, alone: mx.array) -> float | str:
     """Read one token at a time; the reason where the family's cache does not allow it on this device."""
     rows = []
     try:
-        cache = make_prompt_cache(trunk.model)
-        with trunk.observe() as seen:
+        cache = make_prompt_cache(stream.model)
+        with stream.observe() as seen:
             for i in range(tokens.shape[1]):
-                trunk.model(tokens[:, i : i + 1], cache=cache)
-                rows.append(trunk.finish(as_float32(trunk.pick(seen.states[-1], mx.array([0])))))
+                stream.model(tokens[:, i : i + 1], cache=cache)
+                rows.append(stream.unembed(as_float32(stream.pick(seen.states[-1], mx.array([0])))))
         return difference(mx.concatenate(rows, axis=1), alone)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
 
 
-def _rectangle(trunk: Trunk, prompts: Sequence[Sequence[int]] | None) -> mx.array:
+def _rectangle(stream: ResidualStream, prompts: Sequence[Sequence[int]] | None) -> mx.array:
     if prompts is None:
-        return mx.array(np.random.default_rng(0).integers(0, trunk.vocab, (3, 5)))
+        return some_tokens(stream.n_ids)
     length = min((len(p) for p in prompts), default=0)
     if length < 2:
         raise UsageError("a lens is proven on prompts of at least two tokens; give longer ones")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 24
+_TEXTS = 3
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,11 +30,14 @@ class LensReading:
     layers: tuple[str, ...]
     """`L13` is the stream after block 13, `L13.attn` the one between its attention and its feed-forward
     part, `embedding` the one before the first block."""
+    texts: tuple[str | None, ...]
+    """By prompt, the text that was given; None where ids were."""
     tokens: tuple[tuple[int, ...], ...]
-    """By prompt, the ids that were fed."""
+    """By prompt, the ids that were fed: what the text became, with the BOS if the tokenizer puts one."""
     positions: tuple[tuple[int, ...], ...]
     """By prompt, the positions that were read, counted from 0."""
     sets: dict[str, tuple[int, ...]]
+    """Ids by name of the token set: what its words became."""
     token_ids: tuple[int, ...]
     left_out: int
     """Rows that pad the head beyond the tokenizer's vocabulary: part of no distribution here."""
@@ -107,7 +111,18 @@ class LensReading:
             "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in table
         ]
         more = [f"… {len(rows) - _SHOWN} rows more; `.to_pandas()` has all"] if len(rows) > _SHOWN else []
-        return "\n".join([f"LensReading: {axes} = {sizes}{left}", *lines, *more])
+        return "\n".join([f"LensReading: {axes} = {sizes}{left}", *self._became(), *lines, *more])
+
+    def _became(self) -> list[str]:
+        """What texts became, the first few, and the token sets: `'7 * 8 = ' is 39 1672 216 40 446 216`."""
+        fed = [
+            f"{text!r} is {' '.join(map(str, ids))}"
+            for text, ids in zip(self.texts, self.tokens, strict=True)
+            if text is not None
+        ]
+        more = [f"… {len(fed) - _TEXTS} texts more"] if len(fed) > _TEXTS else []
+        sets = "; ".join(f"{name}: {' '.join(map(str, ids[:8]))}" for name, ids in self.sets.items())
+        return [*fed[:_TEXTS], *more, *([f"token sets {sets}"] if sets else [])]
 
 
 def _cell(value: Any) -> str:

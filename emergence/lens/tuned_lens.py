@@ -1,7 +1,7 @@
 """The tuned lens: an affine translator per layer reads an early stream in the output layer's terms.
 
 In: a lens and token ids of the user's text. Out: a `TunedLens`, which reads as a `LogitLens` does; kept as
-safetensors. A layer reads as tail(h + W h + b), with W and b trained to bring its distribution near the
+safetensors. A layer reads as unembed(h + W h + b), with W and b trained to bring its distribution near the
 output layer's, in KL. Belrose et al. (2023), arXiv:2303.08112.
 
 What a translator has learned belongs to the very weights that it was fitted on: it is refused on any other.
@@ -10,7 +10,7 @@ What a translator has learned belongs to the very weights that it was fitted on:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from mlx.utils import tree_flatten
 
 from ..errors import BrokenExperiment, UsageError
 from ..progress import SILENT, Progress
-from .logit_lens import LogitLens, Point, Tokens
+from .hooks import evaluating
+from .logit_lens import LogitLens
+from .places import Point
+from .prompts import Tokens
 
 _FORMAT = "emergence tuned lens 1"
 
@@ -36,10 +39,16 @@ class TunedLens(LogitLens):
     """
 
     def __init__(
-        self, model: nn.Module, weight: mx.array, bias: mx.array, base: str, vocab_size: int | None = None
+        self,
+        model: nn.Module,
+        weight: mx.array,
+        bias: mx.array,
+        base: str,
+        tokenizer: Any = None,
+        vocab_size: int | None = None,
     ):
-        super().__init__(model, vocab_size)
-        self._require_plain("a tuned lens")
+        super().__init__(model, tokenizer, vocab_size)
+        self._require_one_array("a tuned lens")
         shape = (self.n_layers - 1, int(weight.shape[-1]))
         if tuple(weight.shape) != (*shape, shape[1]) or tuple(bias.shape) != shape:
             raise UsageError(f"translators of shape {tuple(weight.shape)} do not fit {self.n_layers} layers")
@@ -58,7 +67,7 @@ class TunedLens(LogitLens):
         seed: int = 0,
         progress: Progress = SILENT,
     ) -> TunedLens:
-        """Train on `tokens`, a list of id lists: any text the user has, as much as there is.
+        """Train on `tokens`: any text there is, as much as there is, as text or ids.
 
         Each step takes `rows` positions from some of the sequences, minimises KL(output layer || layer)
         there for every layer by Adam, its rate falling linearly to zero. The same seed and text give the
@@ -75,20 +84,20 @@ class TunedLens(LogitLens):
             raise UsageError(
                 f"steps={steps}, rows={rows}, learning_rate={learning_rate}: all must be positive"
             )
-        lens = LogitLens(lens.model, lens.vocab_size)
-        lens._require_plain("a tuned lens")
-        batches = _rows(lens, lens._prompts(tokens), rows, np.random.default_rng(seed))
+        lens = LogitLens(lens.model, lens.tokenizer, lens.vocab_size)
+        lens._require_one_array("a tuned lens")
+        batches = _rows(lens, lens._prompts(tokens).ids, rows, np.random.default_rng(seed))
         schedule = optim.linear_schedule(learning_rate, 0.0, steps)
         translators: list[dict[str, mx.array]] = []
         optimizers = [optim.Adam(schedule) for _ in range(lens.n_layers - 1)]
 
         def loss(translator: dict[str, mx.array], hidden: mx.array, target: mx.array) -> mx.array:
-            return _kl(target, lens.tail(_translated(hidden, translator["weight"], translator["bias"])))
+            return _kl(target, lens.unembed(_translated(hidden, translator["weight"], translator["bias"])))
 
-        with progress.task("tuned lens", steps, "step") as task:
+        with evaluating(lens.model), progress.task("tuned lens", steps, "step") as task:
             for _ in range(steps):
                 states = next(batches)
-                target = mx.stop_gradient(_log_softmax(lens.tail(states[-1])))
+                target = mx.stop_gradient(_log_softmax(lens.unembed(states[-1])))
                 mx.eval(target)
                 if not translators:
                     size = states[0].shape[-1]
@@ -105,7 +114,7 @@ class TunedLens(LogitLens):
                     raise BrokenExperiment("the tuned lens diverged (its loss is NaN); lower learning_rate")
                 task.advance(1, f"mean KL {total / len(optimizers):.3f}")
         weight, bias = (mx.stack([t[name] for t in translators]) for name in ("weight", "bias"))
-        return cls(lens.model, weight, bias, weights_hash(lens.model), lens.vocab_size)
+        return cls(lens.model, weight, bias, weights_hash(lens.model), lens.tokenizer, lens.vocab_size)
 
     def save(self, path: Path) -> None:
         """Write the translators as safetensors, with the hash of the weights they belong to."""
@@ -113,7 +122,7 @@ class TunedLens(LogitLens):
         mx.save_safetensors(str(path), {"bias": self.bias, "weight": self.weight}, metadata)
 
     @classmethod
-    def load(cls, model: nn.Module, path: Path) -> TunedLens:
+    def load(cls, model: nn.Module, path: Path, tokenizer: Any = None) -> TunedLens:
         """Read what `save` wrote; raises UsageError where the file is none, or belongs to other weights."""
         try:
             loaded: Any = mx.load(str(path), return_metadata=True)
@@ -122,7 +131,8 @@ class TunedLens(LogitLens):
         arrays, metadata = loaded
         if metadata.get("format") != _FORMAT:
             raise UsageError(f"{path}: not a tuned lens (its format is {metadata.get('format')!r})")
-        return cls(model, arrays["weight"], arrays["bias"], metadata["base"], int(metadata["vocab_size"]))
+        vocab_size = int(metadata["vocab_size"])
+        return cls(model, arrays["weight"], arrays["bias"], metadata["base"], tokenizer, vocab_size)
 
     def _translate(self, point: Point, stream: Any) -> Any:
         if not 0 <= point.layer < self.n_layers - 1 or not point.block:
@@ -162,7 +172,9 @@ def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
     return sorted(tree_flatten(parameters), key=lambda named: str(named[0]))  # type: ignore[arg-type]
 
 
-def _rows(lens: LogitLens, prompts: Tokens, rows: int, rng: np.random.Generator) -> Iterator[list[mx.array]]:
+def _rows(
+    lens: LogitLens, prompts: Sequence[Sequence[int]], rows: int, rng: np.random.Generator
+) -> Iterator[list[mx.array]]:
     """Without end: streams of all layers at `rows` positions, each `[row, hidden]`."""
     needed = [Point(i) for i in range(lens.n_layers)]
     lengths = np.array([len(p) for p in prompts])
@@ -184,7 +196,7 @@ def _log_softmax(logits: mx.array) -> mx.array:
 
 
 def _kl(target: mx.array, logits: mx.array) -> mx.array:
-    """Mean KL(target || softmax(logits)) over rows; tokens that the tail forbids carry nothing."""
+    """Mean KL(target || softmax(logits)) over rows; tokens that the model forbids carry nothing."""
     p = mx.exp(target)
     terms = mx.where(p > 0, p * (target - _log_softmax(logits)), 0.0)
     return terms.sum(-1).mean()

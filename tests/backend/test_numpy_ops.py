@@ -16,6 +16,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models import activations, llama
+from mlx_lm.models.activations import swiglu
 
 from emergence.backend import numpy_ops as cpu
 
@@ -160,33 +161,63 @@ def test_a_fast_model_gives_the_same_logits_and_gradients(way: Callable[[], Abst
     model = tiny.model(vocab=64)
     logits, gradients = forward_and_gradients(model)
     with cpu.fast(model), way():
-        assert llama.swiglu is cpu.swiglu
         fast_logits, fast_gradients = forward_and_gradients(model)
     np.testing.assert_allclose(fast_logits, logits, rtol=1e-5, atol=1e-5 * np.abs(logits).max())
     for a, b in zip(fast_gradients, gradients, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max())
 
 
-def test_fast_is_undone_after_an_exception_and_when_nested() -> None:
-    model = tiny.model(vocab=64)
+@on_cpu
+def test_fast_is_undone_after_an_exception_and_when_nested(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other, x = tiny.model(vocab=64), tiny.model(vocab=64, seed=1), normal(0, 3, 32)
+    kinds, asked = [type(m) for m in model.modules()], []
+    monkeypatch.setattr(cpu, "_swiglu", lambda gate, x: asked.append(1) or activations.swiglu(gate, x))
+
+    def calls() -> int:
+        asked.clear()
+        model.layers[0].mlp(x)
+        return len(asked)
 
     def fails() -> None:
         with cpu.fast(model):
             with cpu.fast(model):
-                pass
-            assert mx.default_device().type != mx.cpu or llama.swiglu is cpu.swiglu
+                assert calls() == 1
+            assert calls() == 1
+            asked.clear()
+            other.layers[0].mlp(x)
+            assert not asked, "a model that was not asked for is another's"
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
         fails()
+    assert calls() == 0
+    assert [type(m) for m in model.modules()] == kinds
     assert llama.swiglu is activations.swiglu
 
 
-def test_on_a_gpu_nothing_is_swapped_and_mlx_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+class Gated(llama.MLP):
+    """Calls it in a method of its own with keywords only, and in the one that it inherits."""
+
+    def gated(self, *, x: mx.array, scale: float = 3.0) -> mx.array:
+        return swiglu(x, x) * scale
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return super().__call__(x) + self.gated(x=x).sum()
+
+
+def test_methods_keep_their_defaults_and_what_they_inherit() -> None:
+    x, mlp = normal(0, 2, 32), Gated(tiny.model().args)
+    right = np.array(mlp(x))
+    with cpu.fast(mlp):
+        np.testing.assert_allclose(np.array(mlp(x)), right, rtol=1e-5)
+
+
+def test_on_a_gpu_nothing_is_changed_and_mlx_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, gate, x = tiny.model(vocab=64), normal(0, 3, 4), normal(1, 3, 4)
     monkeypatch.setattr(cpu.mx, "default_device", lambda: type("Device", (), {"type": mx.gpu})())
+    kinds = [type(m) for m in model.modules()]
     with cpu.fast(model):
-        assert llama.swiglu is activations.swiglu
+        assert [type(m) for m in model.modules()] == kinds
     assert mx.array_equal(cpu.swiglu(gate, x), activations.swiglu(gate, x))
 
 

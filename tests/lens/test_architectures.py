@@ -15,7 +15,8 @@ import pytest
 from places import ROOT
 
 from emergence.errors import NotMeasurable
-from emergence.lens import logit_lens as lens
+from emergence.lens.logit_lens import LogitLens
+from emergence.lens.proof import Proof, prove
 
 DOCS = ROOT / "docs" / "architectures.md"
 REFUSED = {
@@ -32,8 +33,8 @@ METAL_ONLY = ("bitnet", "muse_spark")
 HEAD = """# Architectures
 
 Every model type of mlx-lm {version}, as a tiny random model in float32. **Generated** by
-`EMERGENCE_WRITE_DOCS=1 pytest tests/test_architectures.py`; the same test fails when this table is no longer
-true. `emergence models --check NAME` prints the proof for one model.
+`EMERGENCE_WRITE_DOCS=1 pytest tests/lens/test_architectures.py`; the same test fails when this table is no
+longer true. `emergence models --check NAME` prints the proof for one model.
 
 Of {total} types {passed} are read and {refused} are refused. Read means: the last layer, read out, is the
 model's own logits; looking changes nothing; a prompt reads the same alone and in a batch; no token sees the
@@ -44,8 +45,8 @@ tokens after it.
 - **cache**: one token at a time, with the family's cache, reads the same.
 - **after attention**: layers with a stream of their own between attention and feed-forward part (`L13.attn`).
 - **seen**: `blocks`: a block's output is the stream; `unrolled`: the model runs the parts of its blocks by
-  itself, and the stream is seen at their inputs; `whole state`: the tail depends on more than one stream and
-  is given all of it.
+  itself, and the stream is seen at their inputs; `whole state`: the logits depend on more than one
+  stream, and the unembedding is given all of it.
 
 | type | layers | padding | cache | after attention | seen |
 | --- | --- | --- | --- | --- | --- |
@@ -61,8 +62,8 @@ def _no_compiler() -> Iterator[None]:
 
 
 @functools.cache
-def _proof(name: str) -> lens.Proof:
-    return lens.prove(architectures.build(name))
+def _proof(name: str) -> Proof:
+    return prove(architectures.build(name))
 
 
 def _is_refused(name: str) -> bool:
@@ -86,7 +87,7 @@ def test_what_cannot_be_read_is_refused_with_the_reason(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((NotMeasurable, SystemExit)) as error:
-        lens.prove(architectures.build(name))
+        prove(architectures.build(name))
     assert REFUSED[name][0] in str(error.value) + capsys.readouterr().out
 
 
@@ -101,7 +102,7 @@ def test_logits_of_prompts_of_unequal_length_are_the_models(name: str) -> None:
     model = architectures.build(name)
     prompts = [[3, 1, 4, 1, 5, 9], [2, 7], [1, 8, 2, 8, 1, 8], [6]]
     own = np.stack([np.array(model(mx.array([p]))[0, -1]) for p in prompts])
-    np.testing.assert_allclose(lens.LogitLens(model).logits(prompts)[-1], own, atol=2e-5)
+    np.testing.assert_allclose(LogitLens(model).logits(prompts)[-1], own, atol=2e-5)
 
 
 def test_the_documented_table_is_what_was_proven() -> None:

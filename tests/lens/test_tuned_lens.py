@@ -42,11 +42,11 @@ def test_translators_of_zero_are_the_logit_lens(model: nn.Module) -> None:
     np.testing.assert_array_equal(zero.logits(UNSEEN), LogitLens(model).logits(UNSEEN))
 
 
-def test_a_layer_reads_as_the_tail_on_its_translated_stream(model: nn.Module, tuned: TunedLens) -> None:
+def test_a_layer_reads_as_its_translated_stream_unembedded(model: nn.Module, tuned: TunedLens) -> None:
     lens = LogitLens(model)
     h = lens.streams(UNSEEN, layers=[1])[0].astype(np.float64)
     moved = h + h @ np.array(tuned.weight[1]).T.astype(np.float64) + np.array(tuned.bias[1])
-    right = lens.tail(mx.array(moved.astype(np.float32)))
+    right = lens.unembed(mx.array(moved.astype(np.float32)))
     np.testing.assert_allclose(tuned.logits(UNSEEN, layers=[1])[0], right, atol=1e-4)
 
 
