@@ -27,10 +27,10 @@ from ..errors import BrokenExperiment, UsageError
 from ..store.files import digest
 from .folders import first_line, read_json
 from .targets import LAYERS, LoRA, block_paths, outside_blocks, settings_of
+from .tensors import MISFITS, some
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 _STATE = {"_no_grad", "_training"}  # what a module keeps beside its arrays
-_MISFITS = (KeyError, TypeError, ValueError, AttributeError)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -
         model.base_hash = base_hash(model)
         try:
             _insert(model, settings)
-        except _MISFITS as error:
+        except MISFITS as error:
             raise UsageError(
                 f"this model cannot be trained with {fine_tune_type}: {first_line(error)}"
             ) from None
@@ -75,7 +75,7 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
 
     `strict` also refuses adapters that do not say which base they belong to (mlx-lm's own do not).
     """
-    settings, base = read_json(checkpoint / CONFIG), base_hash(model)
+    settings, base = _settings(checkpoint / CONFIG), base_hash(model)
     recorded = settings.get("base_hash")
     if recorded != base and (strict or recorded is not None):
         raise BrokenExperiment(
@@ -85,7 +85,7 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
     tensors = _read(checkpoint / WEIGHTS)
     try:
         _insert(model, settings)
-    except _MISFITS as error:
+    except MISFITS as error:
         raise BrokenExperiment(f"{checkpoint / CONFIG} fits no layers: {first_line(error)}") from None
     before, lens = _trained(model, settings), _outside(model)
     _check_complete(checkpoint, tensors, before)
@@ -96,6 +96,26 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
     _check_lens(checkpoint, lens, _outside(model))
     mx.eval(model.parameters())
     model.base_hash = hashlib.sha256(f"{base} {digest(checkpoint / WEIGHTS)}".encode()).hexdigest()
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What an `adapter_config.json` says; an older or another tool's form is told as such."""
+    settings = read_json(path)
+    if "peft_type" in settings:
+        raise BrokenExperiment(
+            f"{path} is peft's ({settings['peft_type']}); only mlx-lm's own adapters are applied"
+        )
+    kind, layers = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
+    lacking = [name for name in ("num_layers",) if not isinstance(settings.get(name), int)]
+    if kind != "full":
+        given = layers if isinstance(layers, Mapping) else {}
+        lacking += [f"lora_parameters.{name}" for name in ("rank", "scale", "dropout") if name not in given]
+    if lacking:
+        older = (
+            "; mlx-lm before 0.19 said lora_layers: call it num_layers" if "lora_layers" in settings else ""
+        )
+        raise BrokenExperiment(f"{path} does not say {', '.join(lacking)}, without which nothing fits{older}")
+    return settings
 
 
 def adapter_config(model: Any, fine_tune_type: str, lora: LoRA, step: int) -> dict[str, Any]:
@@ -172,7 +192,7 @@ def _read(path: Path) -> dict[str, mx.array]:
     except (RuntimeError, ValueError, OSError) as error:
         raise BrokenExperiment(f"{path} cannot be read: {first_line(error)}") from None
     if bad := sorted(tensors.keys() - set(fine)):
-        raise BrokenExperiment(f"{path}: {_some(bad)} hold NaN or infinity; training diverged")
+        raise BrokenExperiment(f"{path}: {some(bad)} hold NaN or infinity; training diverged")
     return tensors
 
 
@@ -180,12 +200,12 @@ def _check_complete(checkpoint: Path, tensors: dict[str, mx.array], wanted: dict
     """Every tensor consumed, none missing, each of the right shape; all problems at once."""
     problems = []
     if missing := sorted(wanted.keys() - tensors.keys()):
-        problems.append(f"lacks {_some(missing)}")
+        problems.append(f"lacks {some(missing)}")
     if extra := sorted(tensors.keys() - wanted.keys()):
-        problems.append(f"has {_some(extra)}, which nothing here takes")
+        problems.append(f"has {some(extra)}, which nothing here takes")
     if shapes := sorted(k for k in tensors.keys() & wanted.keys() if tensors[k].shape != wanted[k].shape):
         first = shapes[0]
-        problems.append(f"has {_some(shapes)} of shape {tensors[first].shape}, not {wanted[first].shape}")
+        problems.append(f"has {some(shapes)} of shape {tensors[first].shape}, not {wanted[first].shape}")
     if problems:
         raise BrokenExperiment(f"adapter {checkpoint} is not applied: it {'; '.join(problems)}")
 
@@ -200,7 +220,7 @@ def _check_lens(checkpoint: Path, before: Mapping[str, mx.array], after: Mapping
     """Outside the blocks are the very arrays that were there: no hash of a hundred megabytes is needed."""
     if moved := sorted(k for k in before.keys() | after.keys() if before.get(k) is not after.get(k)):
         raise BrokenExperiment(
-            f"adapter {checkpoint} changes {_some(moved)}, outside the blocks: it moves the lens"
+            f"adapter {checkpoint} changes {some(moved)}, outside the blocks: it moves the lens"
         )
 
 
@@ -258,8 +278,3 @@ def _restored(model: Any) -> Iterator[None]:
             vars(model).pop("base_hash", None)
         else:
             model.base_hash = known
-
-
-def _some(names: list[str]) -> str:
-    """The first three of many names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

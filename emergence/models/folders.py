@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.files import digest
@@ -32,15 +31,10 @@ def check(folder: Path) -> dict[str, Any]:
 
     Raises NotMeasurable for what is refused (code, pickles) and BrokenExperiment for what is damaged.
     """
-    config = read_json(folder / "config.json")
+    config: dict[str, Any] = floats(read_json(folder / "config.json"))
     _refuse_code(folder)
-    shards = sorted(folder.glob(WEIGHTS))
-    if not shards:
-        _refuse_pickles(folder)
-        raise BrokenExperiment(f"{folder} holds no {WEIGHTS}; copy or download the weights again")
-    _all_shards(folder, shards)
-    for shard in shards:
-        _check_header(shard)
+    for path in shards(folder):
+        header(path)
     if not isinstance(config.get("model_type"), str) or not re.fullmatch(r"\w[\w.-]*", config["model_type"]):
         raise BrokenExperiment(
             f"{folder / 'config.json'}: model_type is {config.get('model_type')!r}, not a name"
@@ -61,6 +55,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BrokenExperiment(f"{path} holds {type(content).__name__}, not an object")
     return content
+
+
+def floats(value: Any) -> Any:
+    """JSON has no infinity; transformers writes it as {"__float__": "Infinity"}."""
+    if isinstance(value, dict):
+        return (
+            float(value["__float__"])
+            if value.keys() == {"__float__"}
+            else {k: floats(v) for k, v in value.items()}
+        )
+    return [floats(v) for v in value] if isinstance(value, list) else value
 
 
 def content_hash(folder: Path) -> str:
@@ -112,30 +117,79 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _all_shards(folder: Path, shards: list[Path]) -> None:
-    """Every file that the index or the numbering of the shards promises is there."""
-    wanted: set[str] = set()
-    if (index := folder / "model.safetensors.index.json").exists():
-        table = read_json(index).get("weight_map")
-        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-            raise BrokenExperiment(f"{index}: weight_map does not name a file for every tensor")
-        wanted |= set(table.values())
-    for shard in shards:
-        if numbers := re.fullmatch(r"(model.*)-(\d+)-of-(\d+)\.safetensors", shard.name):
-            stem, width, count = numbers[1], len(numbers[2]), int(numbers[3])
-            wanted |= {
-                f"{stem}-{i:0{width}d}-of-{numbers[3]}.safetensors" for i in range(1, min(count, 9999) + 1)
-            }
-    missing = sorted(wanted - {shard.name for shard in shards})
+def shards(folder: Path) -> list[Path]:
+    """The weight files of a folder, those that its index names; each tensor lies in one of them.
+
+    An index of which no file is there is left over from another conversion, and says nothing. Raises
+    NotMeasurable for pickles, BrokenExperiment for files that are missing and tensors that lie in two files.
+    """
+    there = sorted(folder.glob(WEIGHTS))
+    if not there:
+        _refuse_pickles(folder)
+        raise BrokenExperiment(f"{folder} holds no {WEIGHTS}; copy or download the weights again")
+    named = _indexed(folder)
+    if any((folder / name).is_file() for name in named):
+        _refuse_missing(folder, sorted(name for name in named if not (folder / name).is_file()))
+        if strange := sorted(name for name in named if folder / name not in there):
+            raise BrokenExperiment(
+                f"{folder}: the index names {strange[0]}; weight files are called {WEIGHTS}"
+            )
+        return [folder / name for name in sorted(named)]
+    _refuse_missing(folder, _missing_numbers([path.name for path in there]))
+    _refuse_twice(there)
+    return there
+
+
+def _indexed(folder: Path) -> set[str]:
+    """The files that `model.safetensors.index.json` names; none where there is no index."""
+    if not (index := folder / "model.safetensors.index.json").exists():
+        return set()
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        raise BrokenExperiment(f"{index}: weight_map does not name a file for every tensor")
+    if outside := sorted(name for name in set(table.values()) if name != Path(name).name):
+        raise BrokenExperiment(f"{index}: weight_map names {outside[0]!r}, which is no file of this folder")
+    return set(table.values())
+
+
+def _missing_numbers(names: list[str]) -> list[str]:
+    """Files that numbered ones beside them promise: model-00001-of-00003 to -00003; some count from zero."""
+    missing = []
+    sets: dict[tuple[str, str], set[str]] = {}
+    for name in names:
+        if numbers := re.fullmatch(r"(model.*)-(\d+)-of-(\d+)\.safetensors", name):
+            sets.setdefault((numbers[1], numbers[3]), set()).add(numbers[2])
+    for (stem, count), found in sets.items():
+        first = 0 if any(int(number) == 0 for number in found) else 1
+        width = len(next(iter(found)))
+        wanted = {f"{i:0{width}d}" for i in range(first, first + min(int(count), 9999))}
+        missing += [f"{stem}-{number}-of-{count}.safetensors" for number in sorted(wanted - found)]
+    return missing
+
+
+def _refuse_missing(folder: Path, missing: list[str]) -> None:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BrokenExperiment(f"{folder} lacks {', '.join(missing[:3])}{more}; copy or download it again")
 
 
-def _check_header(path: Path) -> None:
-    """A safetensors file's header is readable and its tensors fill the file exactly.
+def _refuse_twice(files: list[Path]) -> None:
+    """Without an index nothing says which of two tensors of one name is the model's."""
+    places: dict[str, str] = {}
+    for path in files:
+        for name in header(path):
+            if name in places:
+                raise BrokenExperiment(
+                    f"{path.parent}: {name} lies in {places[name]} and in {path.name}, and no index says "
+                    "which is the model's; move one of the files away"
+                )
+            places[name] = path.name
 
-    Format: 8 bytes of header length, a JSON object of name to {dtype, shape, data_offsets}, the data.
+
+def header(path: Path) -> dict[str, dict[str, Any]]:
+    """The tensors of a safetensors file, name to {dtype, shape, data_offsets}; they fill the file exactly.
+
+    Format: 8 bytes of header length, a JSON object, the data. Raises BrokenExperiment for a damaged file.
     """
     try:
         size = path.stat().st_size
@@ -143,8 +197,9 @@ def _check_header(path: Path) -> None:
             length = int.from_bytes(file.read(8), "little")
             if length > min(size - 8, 100 << 20):
                 raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-        spans = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
+            table = json.loads(file.read(length))
+        table.pop("__metadata__", None)
+        spans = sorted(tuple(entry["data_offsets"]) for entry in table.values())
         ends = [0, *(end for _, end in spans)]
         if [start for start, _ in spans] != ends[:-1]:
             raise ValueError("its tensors overlap or leave gaps")
@@ -154,13 +209,9 @@ def _check_header(path: Path) -> None:
         raise BrokenExperiment(
             f"{path} is truncated or padded: {size} bytes, its header promises {8 + length + ends[-1]}"
         )
+    return cast(dict[str, dict[str, Any]], table)
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, for a one-line error."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

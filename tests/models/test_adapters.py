@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,47 +11,19 @@ import numpy as np
 import pytest
 import tiny
 from mlx.utils import tree_flatten
+from small_adapters import QKVO, Settings, checkpoint, randomise
 
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.models import adapters
 from emergence.models.adapters import adapted, adapter_config, lora, save_adapters
 
-QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 TOKENS = mx.array([[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]])
 KINDS = ["lora", "dora", "full"]
 LAYERED_ATOL = 2e-5  # float32 logits of order 1, another order of the same sums
 
 
-@dataclass(frozen=True)
-class Settings:
-    rank: int = 4
-    scale: float = 2.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = QKVO
-    num_layers: int = -1
-
-
 def parameters(model: nn.Module) -> dict[str, mx.array]:
     return dict(tree_flatten(model.parameters()))
-
-
-def randomise(model: nn.Module, seed: int = 1) -> None:
-    """Every trained array gets noise: zeros at the start would hide an adapter that is not applied."""
-    trained = tree_flatten(model.trainable_parameters())
-    keys = mx.random.split(mx.random.key(seed), len(trained))
-    noisy = [(n, p + 0.1 * mx.random.normal(p.shape, key=k)) for (n, p), k in zip(trained, keys, strict=True)]
-    model.load_weights(noisy, strict=False)
-
-
-def checkpoint(
-    model: nn.Module, folder: Path, kind: str, step: int = 10, settings: Settings | None = None
-) -> Path:
-    settings = settings or Settings()
-    with lora(model, kind, settings, seed=0):
-        if step:
-            randomise(model)
-        save_adapters(model, folder, adapter_config(model, kind, settings, step))
-    return folder
 
 
 def same_arrays(before: dict[str, mx.array], after: dict[str, mx.array]) -> bool:
@@ -425,3 +396,25 @@ def test_dropout_is_off_when_a_checkpoint_is_read(tmp_path: Path) -> None:
     with adapted(model, folder):
         assert mx.array_equal(model(TOKENS), model(TOKENS))
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_layers": None}, "does not say num_layers"),
+        ({"num_layers": None, "lora_layers": 16}, "said lora_layers: call it num_layers"),
+        ({"lora_parameters": None}, "lora_parameters.rank, lora_parameters.scale, lora_parameters.dropout"),
+        ({"lora_parameters": {"rank": 4, "alpha": 8, "dropout": 0.0}}, "does not say lora_parameters.scale"),
+        ({"peft_type": "LORA", "r": 8}, "is peft's (LORA)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_older_or_a_foreign_configuration_is_told_as_such(tmp_path: Path, change: dict, said: str) -> None:
+    model = tiny.model()
+    folder = checkpoint(model, tmp_path, "lora")
+    path = folder / adapters.CONFIG
+    settings = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    with pytest.raises(BrokenExperiment, match=r"^[^\n]+$") as error, adapted(model, folder):
+        pass
+    assert said in str(error.value)
