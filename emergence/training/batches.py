@@ -1,8 +1,8 @@
 """Stage training, data side: which rows make up step `n`, as arrays.
 
-In: tokenised rows (`tokens.Row`) and a seed. Out: `Batch`es, padded on the right only to their own longest
-row, with every class in every batch. The batch of a step is a pure function of (rows, seed, step), so a
-resumed run sees the same data without any generator state being kept. Pure NumPy.
+In: tokenised rows (`vocabulary.Row`) and a seed. Out: `Batch`es, padded on the right to their own longest
+row and no further, with every class in every batch. The batch of a step is a pure function of (rows, seed,
+step), so a resumed run sees the same data although no generator's state is kept. Pure NumPy.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from ..tasks import examples
-from ..tasks.vocabulary import Row
+from ..tasks.encoding import Row
 
-# Batches whose rows are handed out together, like lengths into the same batch.
+# The rows of this many batches are drawn at once, so that rows of like length can share a batch.
 _WINDOW = 8
 
 
@@ -25,8 +24,8 @@ class Batch:
     """Rows as one rectangle, and where in it something is learned.
 
     `tokens` [row, position] int32: prompt and answer without the end of text (nothing is predicted from it).
-    `row`, `position`, `target` [token] int32: token `target` is to be predicted from `tokens[row, position]`;
-    answers and end of text only, so neither prompts nor padding are ever supervised.
+    `row`, `position`, `target` [token] int32: token `target` is to be predicted at `tokens[row, position]`.
+    Targets are tokens of answers and ends of text alone: prompts and padding are never supervised.
     `last` [row] int32: position of each prompt's last token. `classes`: class of each row.
     """
 
@@ -39,7 +38,7 @@ class Batch:
 
 
 def collate(rows: Sequence[Row]) -> Batch:
-    """Put rows into one rectangle no wider than the longest of them needs."""
+    """Put rows into one rectangle, as wide as the longest of them without its end of text."""
     inputs = [(*r.prompt_ids, *r.answer_ids[:-1]) for r in rows]
     tokens = np.zeros((len(rows), max(map(len, inputs))), np.int32)
     for line, ids in zip(tokens, inputs, strict=True):
@@ -57,13 +56,13 @@ def _length(row: Row) -> int:
 
 
 def in_length_order(rows: Sequence[Row], size: int) -> list[Batch]:
-    """Return all rows, `size` at a time, like lengths together: for scoring, where no order matters."""
+    """Return all rows, sorted by length, in batches of `size`: for scoring, where their order is free."""
     ordered = sorted(rows, key=_length)
     return [collate(ordered[i : i + size]) for i in range(0, len(ordered), size)]
 
 
 def strata(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
-    """Row indices by (style, class), classes changing fastest: a batch takes from all of them in turn."""
+    """Return row indices by (style, class), sorted: classes change fastest, as in a batch."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, r in enumerate(rows):
         found.setdefault((r.style, r.item.cls), []).append(i)
@@ -73,9 +72,10 @@ def strata(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
 class Batches:
     """An endless, seeded, stratified stream of batches over `rows`.
 
-    Classes are dealt in turn, so no two of them ever differ by more than one row in a batch or in total.
-    Within a class every row is used once before any is used twice. Within a window of batches, like lengths
-    of *each* class go together: less padding, and no batch that lacks a class.
+    The strata give their rows in turn, so in a batch no two of them differ by more than one row. Every row of
+    a stratum is used once before any is used twice. The rows of eight batches are drawn at once, and a batch
+    is filled with the short ones of *each* stratum, or with the long ones: that saves padding. (Sorting all
+    rows by length would, too, but would leave batches without a class.)
     """
 
     def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
@@ -96,7 +96,7 @@ class Batches:
         return self._window[1][offset]
 
     def _draw(self, stratum: int, n: int) -> int:
-        """Return the `n`-th row that a stratum gives away: a new permutation each time round."""
+        """Return the `n`-th row that a stratum deals: all its rows in one random order, then in another."""
         members = self._strata[stratum]
         epoch, i = divmod(n, len(members))
         if (stratum, epoch) not in self._epochs:
@@ -106,6 +106,7 @@ class Batches:
         return members[int(self._epochs[stratum, epoch][i])]
 
     def _deal(self, window: int) -> list[list[int]]:
+        """Return the rows of eight batches, those of like length together, the batches in a random order."""
         first = window * _WINDOW * self._size
         slots = range(first, first + _WINDOW * self._size)
         drawn: dict[int, list[int]] = {}
@@ -124,22 +125,26 @@ class Batches:
 def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
     """Permute the answers within each class and style: the control that has nothing to learn.
 
-    Prompts, the multiset of answers and so every token count stay as they are. No row keeps its own answer,
-    save where one answer belongs to more than half of a class (then as few as can be). `problem` still says
-    the truth.
+    Prompts stay, and so do the answers of a class taken together: `3 + 4 = ` may be followed by the answer of
+    `9 + 6 = `. No row keeps its own answer, except where more than half of a class share one answer; then as
+    few rows as possible do. The row's `item` still holds the true answer.
 
-    Examples of one's own are permuted over all classes instead: there the class may settle the answer (even,
-    odd), and within it nothing would change. Every class then has answers of all classes, in the shares that
-    they have of all rows, to within one row more than classes times share: two where classes are of one size.
+    Rows whose prompts do not name their class are permuted over all classes of their style instead: there the
+    class may settle the answer (even, odd), and within it nothing would change. Every class then has answers
+    of all classes, in the shares that they have of all rows, to within one row more than classes times share:
+    two where classes are of one size.
     """
     rng = np.random.default_rng([seed, 0x5EED])
     out = list(rows)
-    own = [members for (style, _), members in strata(rows).items() if style == examples.STYLE]
-    for i, source in _across(own, rng):
-        out[i] = replace(rows[i], answer_ids=rows[source].answer_ids)
+    named: list[list[int]] = []
+    unnamed: dict[str, list[list[int]]] = {}
     for (style, _), members in strata(rows).items():
-        if style == examples.STYLE:
-            continue
+        by_class = all(rows[i].item.names_class for i in members)
+        (named if by_class else unnamed.setdefault(style, [])).append(members)
+    for groups in unnamed.values():
+        for i, source in _across(groups, rng):
+            out[i] = replace(rows[i], answer_ids=rows[source].answer_ids)
+    for members in named:
         answers = np.array([rows[i].item.answer for i in members])
         for i, source in zip(members, _derangement(answers, rng), strict=True):
             out[i] = replace(rows[i], answer_ids=rows[members[source]].answer_ids)
@@ -147,9 +152,10 @@ def shuffled_answers(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
 
 
 def _across(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Rows, each with one whose answer it gets: a permutation that gives every group its share of each group.
+    """Return pairs (row, row whose answer it gets) that mix groups: each gets answers of all, in proportion.
 
-    Sources of all groups are spread evenly over one line, of which each group takes one piece.
+    The answers are laid out on a line, each group's at even distances, and every group takes as long a piece
+    of the line as it has rows. With 20 even and 10 odd rows, every third answer on the line is an odd one's.
     """
     spread = [
         ((rank + 0.5) / len(group), int(i))
@@ -161,10 +167,11 @@ def _across(groups: Sequence[Sequence[int]], rng: np.random.Generator) -> list[t
 
 
 def _derangement(answers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random permutation that leaves as few values in place as possible.
+    """Return a random permutation after which as few positions as possible hold the value they had.
 
-    Each swap mends one conflict and makes none; when no swap is left, every row with another answer has
-    been given the conflicting one already, which is the minimum.
+    A position that does is a conflict. Each swap removes one or two conflicts and adds none. Where a conflict
+    has no swap left, every position of another value has been given the conflicting value already, so no
+    permutation has fewer.
     """
     source = rng.permutation(len(answers))
     for i in np.flatnonzero(answers[source] == answers):

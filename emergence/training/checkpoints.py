@@ -1,8 +1,8 @@
 """Stage training, disk side: checkpoints that mlx-lm loads, and the state from which a killed run goes on.
 
-In: the model's trainable arrays, the optimizer, what has been counted so far. Out: files that are whole or
-absent, each with its hash in the record that is written last, so a damaged one is noticed and never gone on
-from. The same arrays make the same bytes: names are sorted, and times are in the records only.
+In: the model's trainable arrays, the optimizer, the losses so far. Out: files that are whole or absent, each
+with its hash in a record that is written last, so that a run never goes on from a damaged file. The same
+arrays make the same bytes: names are sorted, and times are in the records only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..models.adapters import save_adapters
 from ..store.files import TEMPORARY, canonical, digest, explained, sync, sync_tree, write_atomic
 
+CHECKPOINTS = "checkpoints"
 STATE = "resume.json"
 LOG = "train.jsonl"
 RESULT = "result.json"
@@ -48,82 +49,86 @@ def flat(tree: Any) -> dict[str, mx.array]:
     return dict(sorted(dict(tree_flatten(tree)).items()))
 
 
-def write_checkpoint(
-    workdir: Path, step: int, model: Any, adapter_config: Mapping[str, Any]
-) -> dict[str, str]:
-    """Write `checkpoints/<step>/`, both files or neither, and return their hashes.
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder that one run writes to; `identity` is a hash of all that decides the run's outcome."""
 
-    A checkpoint that is there already (killed before its state was kept) is never gone for a moment: its
-    files are replaced one by one, by the same bytes.
-    """
-    folder = workdir / "checkpoints" / f"{step:07d}"
-    aside = folder.with_name(f"{TEMPORARY}{folder.name}")
-    with explained(folder):
-        save_adapters(model, aside, {**adapter_config, "step": step})
-        sync_tree(aside)
-        if folder.exists():
-            for file in aside.iterdir():
-                os.replace(file, folder / file.name)
-            aside.rmdir()
-        else:
-            os.rename(aside, folder)
-        sync(folder.parent)
-        return {f.relative_to(workdir).as_posix(): digest(f) for f in sorted(folder.iterdir())}
+    path: Path
+    identity: str
+
+    def record(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """Return what an earlier call left of this very run: with `result` in it where the run is finished.
+
+        A record of another identity (other rows, settings or versions) is removed. So is one that is damaged
+        or names a damaged file, which `say` is told: the run starts anew and writes over what is there.
+        """
+        for name in (RESULT, STATE):
+            path = self.path / name
+            if path.exists():
+                record, problem = _read_record(path)
+                if not problem and record["identity"] == self.identity:
+                    return record
+                path.unlink()
+                if problem:
+                    say(f"{problem}; this run starts over")
+        return None
+
+    def write_checkpoint(self, step: int, model: Any, adapter_config: Mapping[str, Any]) -> dict[str, str]:
+        """Write `checkpoints/<step>/`, both files or neither, and return their hashes.
+
+        A checkpoint that is there already (its run was killed before the state was written) is never absent
+        for a moment: its files are replaced one by one, by the same bytes.
+        """
+        folder = self.path / CHECKPOINTS / f"{step:07d}"
+        aside = folder.with_name(f"{TEMPORARY}{folder.name}")
+        with explained(folder):
+            save_adapters(model, aside, {**adapter_config, "step": step})
+            sync_tree(aside)
+            if folder.exists():
+                for file in aside.iterdir():
+                    os.replace(file, folder / file.name)
+                aside.rmdir()
+            else:
+                os.rename(aside, folder)
+            sync(folder.parent)
+            return {f.relative_to(self.path).as_posix(): digest(f) for f in sorted(folder.iterdir())}
+
+    def write_log(self, state: State) -> None:
+        """Write `train.jsonl`: a line a checkpoint, whole at any moment."""
+        write_atomic(self.path / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in state.log))
+
+    def write_state(self, state: State, model: Any, optimizer: optim.Optimizer) -> None:
+        """Write all that the next step depends on: the arrays, then the record that names their file."""
+        name = f"resume-{state.step:07d}.safetensors"
+        arrays = {f"weights.{k}": v for k, v in flat(model.trainable_parameters()).items()}
+        arrays |= {f"optimizer.{k}": v for k, v in flat(optimizer.state).items()}
+        write_atomic(self.path / name, lambda path: mx.save_safetensors(str(path), arrays))
+        files = {**state.files, name: digest(self.path / name)}
+        self._write(STATE, {"files": files, "arrays": name, "state": asdict(state)})
+        _remove_arrays(self.path, name)
+
+    def restore(self, record: Mapping[str, Any], model: Any, optimizer: optim.Optimizer) -> State:
+        """Put weights and optimizer back as `write_state` saw them, and return the state beside them."""
+        arrays: Any = mx.load(str(self.path / record["arrays"]))
+        model.update(tree_unflatten(_under("weights.", arrays)))
+        optimizer.state = tree_unflatten(_under("optimizer.", arrays))
+        mx.eval(arrays)
+        return State(**record["state"])
+
+    def write_result(self, result: Mapping[str, Any], state: State) -> None:
+        """Mark the run as finished, and remove its state, which is three times the adapters' size."""
+        self._write(RESULT, {"files": {**state.files, LOG: digest(self.path / LOG)}, "result": result})
+        (self.path / STATE).unlink(missing_ok=True)
+        _remove_arrays(self.path)
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        record = {"identity": self.identity, **content}
+        text = json.dumps({"sha256": _hash(record), "record": record}, sort_keys=True, indent=2)
+        write_atomic(self.path / name, text + "\n")
 
 
-def write_log(workdir: Path, state: State) -> None:
-    """Write `train.jsonl`: a line a checkpoint, whole at any moment."""
-    write_atomic(workdir / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in state.log))
-
-
-def write_state(workdir: Path, model: Any, optimizer: optim.Optimizer, state: State, identity: str) -> None:
-    """Keep all that the next step depends on; the record is written last and names its arrays."""
-    name = f"resume-{state.step:07d}.safetensors"
-    arrays = {f"weights.{k}": v for k, v in flat(model.trainable_parameters()).items()}
-    arrays |= {f"optimizer.{k}": v for k, v in flat(optimizer.state).items()}
-    write_atomic(workdir / name, lambda path: mx.save_safetensors(str(path), arrays))
-    files = {**state.files, name: digest(workdir / name)}
-    _write_record(
-        workdir / STATE, {"identity": identity, "files": files, "arrays": name, "state": asdict(state)}
-    )
-    _remove_arrays(workdir, name)
-
-
-def restore(workdir: Path, record: Mapping[str, Any], model: Any, optimizer: optim.Optimizer) -> State:
-    """Put weights and optimizer back as `write_state` found them, and say how far that was."""
-    arrays: Any = mx.load(str(workdir / record["arrays"]))
-    weights = [(k.removeprefix("weights."), v) for k, v in arrays.items() if k.startswith("weights.")]
-    moments = [(k.removeprefix("optimizer."), v) for k, v in arrays.items() if k.startswith("optimizer.")]
-    model.update(tree_unflatten(weights))
-    optimizer.state = tree_unflatten(moments)
-    mx.eval(arrays)
-    return State(**record["state"])
-
-
-def write_result(workdir: Path, result: Mapping[str, Any], state: State, identity: str) -> None:
-    """Mark the run as finished; the state, three times the adapters' size, is then of no more use."""
-    files = {**state.files, LOG: digest(workdir / LOG)}
-    _write_record(workdir / RESULT, {"identity": identity, "files": files, "result": result})
-    (workdir / STATE).unlink(missing_ok=True)
-    _remove_arrays(workdir)
-
-
-def kept(workdir: Path, identity: str, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the record of what is there of this very run: with `result` where it is finished.
-
-    What other rows, settings or versions left is nothing to go on from, nor is anything damaged, which is
-    said: the run starts anew and writes over it.
-    """
-    for name in (RESULT, STATE):
-        path = workdir / name
-        if path.exists():
-            record, problem = _read_record(path)
-            if not problem and record["identity"] == identity:
-                return record
-            path.unlink()
-            if problem:
-                say(f"{problem}; this run starts over")
-    return None
+def _under(prefix: str, arrays: Mapping[str, mx.array]) -> list[tuple[str, mx.array]]:
+    return [(name.removeprefix(prefix), a) for name, a in arrays.items() if name.startswith(prefix)]
 
 
 def _remove_arrays(workdir: Path, keep: str = "") -> None:
@@ -134,12 +139,6 @@ def _remove_arrays(workdir: Path, keep: str = "") -> None:
 
 def _hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(record).encode()).hexdigest()
-
-
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
-    write_atomic(
-        path, json.dumps({"sha256": _hash(record), "record": record}, sort_keys=True, indent=2) + "\n"
-    )
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any], str]:

@@ -1,6 +1,6 @@
 """Stage training: one arm, one seed, from base model to checkpoints.
 
-In: a model, tokenised rows, an arm of the config, a seed. Out: a folder with `checkpoints/0000050/`
+In: a lens on a model, tokenised rows, an arm of the config, a seed. Out: a folder with `checkpoints/0000050/`
 (adapters that mlx-lm loads) and `train.jsonl` (a line a checkpoint). LoRA (Hu et al. 2021,
 arXiv:2106.09685), DoRA (Liu et al. 2024, arXiv:2402.09353) or full fine-tuning of the blocks, by mlx-lm's
 own layers and Adam as mlx-lm sets it.
@@ -16,323 +16,256 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 
 from ..backend import numpy_ops
-from ..config.loading import Arm
-from ..errors import BrokenExperiment, UsageError
+from ..config.settings import Arm
+from ..errors import BrokenExperiment
 from ..lens.logit_lens import LogitLens
 from ..models import loading as models
 from ..progress import SILENT, Progress
 from ..store.files import sweep
-from ..tasks import examples
-from ..tasks.vocabulary import Row
-from . import checkpoints, objectives
+from ..tasks.encoding import Row
+from . import learned, objectives
 from .batches import Batch, Batches, collate, in_length_order, shuffled_answers
-from .checkpoints import State
-from .objectives import Classifier, Objective
+from .checkpoints import RunFolder, State, flat
+from .divergence import Divergence
+from .learned import short
+from .objectives import Objective
+from .randomness import ADAPTERS, DROPOUT, derived, drawing_from
+from .signals import stop_requests
+from .updates import Updates
 
-# A state is also kept between far-apart checkpoints, when this many seconds have passed.
-_KEEP_SECONDS = 60.0
-# The mean loss over this many steps decides whether a run has diverged.
-_RECENT = 10
 _SCORED_AT_ONCE = 64
-# Streams of random numbers that a seed is split into.
-_ADAPTERS, _DROPOUT = 1, 2
 
 
-def train(
-    model: Any,
-    tokenizer: Any,
-    arm: Arm,
-    seed: int,
-    rows: Sequence[Row],
-    valid: Sequence[Row],
-    workdir: Path,
-    progress: Progress = SILENT,
-    lens: LogitLens | None = None,
-) -> dict[str, Any]:
-    """Train one run to its last checkpoint, going on from what an earlier call left in `workdir`.
+@dataclass(kw_only=True, eq=False)
+class Trainer:
+    """Trains one run to its last checkpoint, going on from what an earlier call left in `workdir`.
 
     Updates after the last of `arm.checkpoint_steps` would change nothing that is ever read, so there are
     none.
 
     Parameters
     ----------
-    model
-        As loaded; it is given back exactly so, also after an exception.
+    lens
+        Of the model to train, with its tokenizer. `run` gives the model back exactly as it was, also after an
+        exception.
     rows, valid
         Learned from; scored at each checkpoint, never learned from. Train and valid share no problem.
     workdir
         Nobody else writes there meanwhile; unfinished files of a killed call are removed first.
-    lens
-        Of this model, if there is one already: it need not be proven again.
-
-    Returns
-    -------
-    dict
-        JSON values: `steps`, `seconds` (of updates), `parameters` (trained), `final` (the last line of the
-        log),
-        `chance` (share of first tokens right by giving one answer always: see `_learned`), `learned`
-        (accuracy above chance by two standard errors).
-
-    Raises
-    ------
-    BrokenExperiment
-        The loss became NaN, infinite or exploded, or the adapter changes the model before any training.
-    UsageError
-        A classifier target that is not one token, or a classifier layer below every trained block.
-    KeyboardInterrupt
-        Ctrl-C or SIGTERM, after the state has been kept; call again to go on.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    sweep(workdir)
-    base = _logits(model, valid)
-    identity = _identity(base, arm, seed, rows, valid)
-    record = checkpoints.kept(workdir, identity, progress.line)
-    if record is not None and "result" in record:
-        return dict(record["result"])
-    learned_from = shuffled_answers(rows, seed) if arm.method == "shuffled" else rows
-    classifier = _classifier(arm, tokenizer, learned_from, len(model.layers))
-    run = partial(
-        _Run,
-        model,
-        arm,
-        seed,
-        Batches(learned_from, arm.batch_size, seed),
-        in_length_order(valid, _SCORED_AT_ONCE),
-        Objective(lens or LogitLens(model), classifier),
-        workdir,
-        identity,
-        models.adapter_config(model, arm.fine_tune_type, arm.lora, 0),
-        math.log(base.shape[-1]),
-    )
-    start = _number(seed, _ADAPTERS)
-    with _generator(start), models.lora(model, arm.fine_tune_type, arm.lora, start):
-        if not np.array_equal(base, _logits(model, valid)):
-            raise BrokenExperiment(
-                f"{arm.name}: {arm.fine_tune_type} layers change the model before any training"
-                " (step 0 must be the base model to the bit); load it in float32, or use lora"
-            )
-        state = run(record).to_the_end(progress)
-        parameters = sum(v.size for v in checkpoints.flat(model.trainable_parameters()).values())
-    final = state.log[-1]
-    result = {"steps": state.step, "seconds": state.seconds, "parameters": parameters, "final": final}
-    result |= _learned(final["valid_accuracy"], learned_from, valid)
-    checkpoints.write_result(workdir, result, state, identity)
-    return result
-
-
-def _logits(model: Any, rows: Sequence[Row]) -> np.ndarray:
-    """Return the logits of a few rows: what the model *is*, for telling it from another to the bit."""
-    model.eval()  # dropout would tell a model from itself
-    with numpy_ops.fast(model):
-        return np.array(model(mx.array(collate(rows[:4]).tokens)).astype(mx.float32))
-
-
-def _identity(base: np.ndarray, arm: Arm, seed: int, rows: Sequence[Row], valid: Sequence[Row]) -> str:
-    """Return a hash of all that decides the outcome: an interrupted run goes on only as itself."""
-    ids = [[(r.prompt_ids, r.answer_ids) for r in part] for part in (rows, valid)]
-    settings = arm.model_dump(mode="json", exclude={"name", "enabled", "seeds"})
-    text = json.dumps([settings, seed, ids, importlib.metadata.version("mlx")], sort_keys=True)
-    return hashlib.sha256(text.encode() + base.tobytes()).hexdigest()
-
-
-def _classifier(arm: Arm, tokenizer: Any, rows: Sequence[Row], n_layers: int) -> Classifier | None:
-    if arm.method != "classified":
-        return None
-    layer = objectives.nearest_layer(arm.classifier_layer_pct, n_layers)
-    if 0 < arm.lora.num_layers < n_layers - layer:
-        raise UsageError(
-            f"{arm.name}: classifier_layer_pct={arm.classifier_layer_pct} is L{layer}, below the"
-            f" {arm.lora.num_layers} last blocks that lora.num_layers trains; train more blocks (-1: all)"
-        )
-    words = {o: arm.classifier_targets.get(o, o) for o in sorted({r.item.cls for r in rows})}
-    targets = {o: objectives.word_id(tokenizer, w) for o, w in words.items()}
-    return Classifier(layer, arm.classifier_weight, targets)
-
-
-def _number(*seeds: int) -> int:
-    """Return 64 bits that depend on all of `seeds`, each combination having its own."""
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
-
-
-@contextmanager
-def _generator(seed: int) -> Iterator[None]:
-    """Let mlx-lm's layers, which draw from MLX's global generator, draw from `seed`; then it is as it was."""
-    high, low = (int(n) for n in np.array(mx.random.state[0]))  # type: ignore[index]
-    mx.random.seed(seed)
-    try:
-        yield
-    finally:
-        mx.random.seed(high << 32 | low)
-
-
-@contextmanager
-def _stop_asked() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM for the loop to end at a step; a second one ends at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _learned(accuracy: float, rows: Sequence[Row], valid: Sequence[Row]) -> dict[str, Any]:
-    """Was the task learned? Accuracy against the best that can be said without solving it.
-
-    That is the commonest first token: of the class where the prompt names the class (arithmetic, by its
-    operator); of all rows where the class is what is asked for (examples of one's own, even or odd).
+    keep_seconds
+        The state is also written between far-apart checkpoints, when this many seconds have passed.
     """
 
-    def named(r: Row) -> str:
-        return "" if r.style == examples.STYLE else r.item.cls
-
-    firsts: dict[str, Counter[int]] = {}
-    for r in rows:
-        firsts.setdefault(named(r), Counter())[r.answer_ids[0]] += 1
-    hits = [r.answer_ids[0] == firsts[named(r)].most_common(1)[0][0] for r in valid]
-    chance = sum(hits) / len(hits)
-    margin = 2 * math.sqrt(max(chance * (1 - chance), 1 / len(hits)) / len(hits))
-    return {"chance": chance, "learned": accuracy > chance + margin}
-
-
-@dataclass
-class _Run:
-    """The loop, and what it needs at hand. `ignorance`: nats per token of knowing nothing."""
-
-    model: Any
+    lens: LogitLens
     arm: Arm
     seed: int
-    batches: Batches
-    valid: Sequence[Batch]
-    objective: Objective
+    rows: Sequence[Row]
+    valid: Sequence[Row]
     workdir: Path
-    identity: str
-    adapter_config: Mapping[str, Any]
-    ignorance: float
-    record: Mapping[str, Any] | None
+    progress: Progress = SILENT
+    keep_seconds: float = 60.0
+    _uniform: float = field(init=False, repr=False)
+    _folder: RunFolder = field(init=False, repr=False)
+    _updates: Updates = field(init=False, repr=False)
+    _state: State = field(init=False, repr=False)
+    _written: float = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.optimizer = optim.Adam(learning_rate=self.arm.learning_rate)
-        self.optimizer.init(self.model.trainable_parameters())
-        self.gradient = nn.value_and_grad(self.model, self.losses)  # type: ignore[attr-defined]
-        self.state = State()
-        if self.record is not None:
-            self.state = checkpoints.restore(self.workdir, self.record, self.model, self.optimizer)
+    def run(self) -> dict[str, Any]:
+        """Train, and write checkpoints and log.
 
-    def losses(self, batch: Batch) -> tuple[mx.array, list[mx.array]]:
-        """Return the loss to minimise, and its parts."""
-        return self.objective.losses(self.model, batch)
+        Returns
+        -------
+        dict
+            JSON values: `steps`, `seconds` (of updates), `parameters` (how many are trained), `final` (the
+            last line of the log), `chance` and `learned` (see `learned.learned`).
 
-    def to_the_end(self, progress: Progress) -> State:
-        """Train to the last checkpoint, keeping the state at each and when asked to stop."""
-        steps = self.arm.checkpoint_steps
-        kept = time.monotonic()
-        label = f"train {self.arm.name} seed {self.seed}"
-        with _stop_asked() as stop, progress.task(label, steps[-1], "step") as task:
-            task.advance(self.state.step)
-            while True:
-                due = self.state.step in steps and self.state.step not in {e["step"] for e in self.state.log}
-                if due:
-                    self.checkpoint(progress)
-                if due or stop or time.monotonic() - kept > _KEEP_SECONDS:
-                    checkpoints.write_state(
-                        self.workdir, self.model, self.optimizer, self.state, self.identity
-                    )
-                    kept = time.monotonic()
-                if stop:
-                    raise KeyboardInterrupt(
-                        f"{label}: stopped at step {self.state.step}; run again to go on from there"
-                    )
-                if self.state.step == steps[-1]:
-                    break
-                loss = self.update()
-                task.advance(1, f"loss {loss:.3f}")
-        return self.state
-
-    def update(self) -> float:
-        """Make one optimizer update and return its answer loss in nats per token."""
-        start = time.perf_counter()
-        self.model.train()
-        batch = self.batches[self.state.step]
-        dropout = _generator(_number(self.seed, _DROPOUT, self.state.step))
-        with dropout, numpy_ops.fast(self.model):
-            with numpy_ops.lazily():
-                (total, parts), gradients = self.gradient(batch)
-            self.optimizer.update(self.model, gradients)
-            mx.eval(total, parts, self.model.trainable_parameters(), self.optimizer.state)
-        losses = [float(part.item()) for part in parts]
-        self.state.step += 1
-        self.state.losses.append(losses)
-        self.state.seconds += time.perf_counter() - start
-        self.check(float(total.item()))
-        return losses[0]
-
-    def check(self, total: float) -> None:
-        """Raise where going on is pointless.
-
-        That is: NaN or infinity; for a while answers worse than knowing nothing; or every token as likely as
-        any other, which is what overflowing activations end in behind a norm.
+        Raises
+        ------
+        BrokenExperiment
+            The loss became NaN, infinite or exploded; the task went worse at the end than at step 0 (not
+            asked of a `shuffled` arm); or the adapter changes the model before any training.
+        UsageError
+            A classifier target that is not one token, or a classifier layer below every trained block.
+        KeyboardInterrupt
+            Ctrl-C or SIGTERM, after the state has been written; call again to go on.
         """
-        recent = [losses[0] for losses in self.state.losses[-_RECENT:]]
-        limit = max(self.ignorance, 1.5 * self.state.log[0]["valid_loss"])
-        worse = len(recent) == _RECENT and sum(recent) / _RECENT > limit
-        mute = len(recent) == _RECENT and all(abs(nats - self.ignorance) < 1e-3 for nats in recent)
-        if not math.isfinite(total) or worse or mute:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        sweep(self.workdir)
+        base = self._some_logits()
+        self._uniform = math.log(base.shape[-1])
+        self._folder = RunFolder(self.workdir, self._identity(base))
+        record = self._folder.record(self.progress.line)
+        if record is not None and "result" in record:
+            return dict(record["result"])
+        objective, start = self._objective, derived(self.seed, ADAPTERS)
+        tuning = models.lora(self._model, self.arm.fine_tune_type, self.arm.lora, start)
+        with drawing_from(start), tuning:
+            self._require_unchanged(base)
+            self._updates = Updates(self._model, objective, self.arm.learning_rate)
+            self._state = self._first_state(record)
+            self._to_the_last_checkpoint()
+            return self._finish()
+
+    @property
+    def _model(self) -> Any:
+        return self.lens.model
+
+    @property
+    def _label(self) -> str:
+        return f"{self.arm.name} seed {self.seed}"
+
+    @cached_property
+    def _learned_from(self) -> Sequence[Row]:
+        return shuffled_answers(self.rows, self.seed) if self.arm.method == "shuffled" else self.rows
+
+    @cached_property
+    def _batches(self) -> Batches:
+        return Batches(self._learned_from, self.arm.batch_size, self.seed)
+
+    @cached_property
+    def _scored(self) -> list[Batch]:
+        return in_length_order(self.valid, _SCORED_AT_ONCE)
+
+    @cached_property
+    def _objective(self) -> Objective:
+        classes = sorted({row.item.cls for row in self._learned_from})
+        return Objective(self.lens, objectives.classifier(self.arm, self.lens, classes))
+
+    @cached_property
+    def _adapter_config(self) -> Mapping[str, Any]:
+        return models.adapter_config(self._model, self.arm.fine_tune_type, self.arm.lora, 0)
+
+    def _some_logits(self) -> np.ndarray:
+        """Return the logits of a few rows: what the model *is*, for telling it from another to the bit."""
+        self._model.eval()  # dropout would tell a model from itself
+        with numpy_ops.fast(self._model):
+            tokens = mx.array(collate(self.valid[:4]).tokens)
+            return np.array(self._model(tokens).astype(mx.float32))
+
+    def _identity(self, base: np.ndarray) -> str:
+        """Return a hash of all that decides the outcome: an interrupted run goes on only as itself."""
+        ids = [[(r.prompt_ids, r.answer_ids) for r in part] for part in (self.rows, self.valid)]
+        text = json.dumps(
+            [self.arm.spec(), self.seed, ids, importlib.metadata.version("mlx")], sort_keys=True
+        )
+        return hashlib.sha256(text.encode() + base.tobytes()).hexdigest()
+
+    def _require_unchanged(self, base: np.ndarray) -> None:
+        if not np.array_equal(base, self._some_logits()):
             raise BrokenExperiment(
-                f"{self.arm.name} seed {self.seed}: diverged at step {self.state.step}, loss {recent[-1]:.3g}"
-                f" nats (knowing nothing: {self.ignorance:.3g}); lower"
-                f" learning_rate={self.arm.learning_rate:g}"
+                f"{self.arm.name}: {self.arm.fine_tune_type} layers change the model before any training"
+                " (step 0 must be the base model to the bit); load it in float32, or use lora"
             )
 
-    def checkpoint(self, progress: Progress) -> None:
-        """Write the adapters, score the model as it is, and add a line to the log."""
-        state, arm = self.state, self.arm
-        state.files |= checkpoints.write_checkpoint(self.workdir, state.step, self.model, self.adapter_config)
-        self.model.eval()
-        # Not so for updates: what is computed while MLX traces a gradient is walked through again at
-        # every block, which costs more than the faster exponential saves.
-        with numpy_ops.fast(self.model):
-            score = objectives.score(lambda batch: self.objective.read(self.model, batch)[0], self.valid)
-        if not math.isfinite(score.loss):
-            raise BrokenExperiment(
-                f"{arm.name} seed {self.seed}: validation loss {score.loss} at step {state.step}"
+    def _first_state(self, record: Mapping[str, Any] | None) -> State:
+        if record is None:
+            return State()
+        return self._folder.restore(record, self._model, self._updates.optimizer)
+
+    def _to_the_last_checkpoint(self) -> None:
+        """Train, writing the state at each checkpoint and when asked to stop."""
+        last, label = self.arm.checkpoint_steps[-1], f"train {self._label}"
+        self._written = time.monotonic()
+        with stop_requests() as stop, self.progress.task(label, last, "step") as task:
+            task.advance(self._state.step)
+            self._write(stop)
+            while self._state.step < last:
+                task.advance(1, f"loss {self._update():.3f}")
+                self._write(stop)
+
+    def _write(self, stop: Sequence[int]) -> None:
+        """Write what is due after a step: checkpoint and state, at a request to `stop` the state alone."""
+        state = self._state
+        logged = {line["step"] for line in state.log}
+        due = state.step in self.arm.checkpoint_steps and state.step not in logged
+        if due:
+            self._checkpoint()
+        if due or stop or time.monotonic() - self._written > self.keep_seconds:
+            self._folder.write_state(state, self._model, self._updates.optimizer)
+            self._written = time.monotonic()
+        if stop:
+            raise KeyboardInterrupt(
+                f"train {self._label}: stopped at step {state.step}; run again to go on from there"
             )
-        names = ("train_loss", "train_classifier_loss")
-        train = {
-            n: math.fsum(c) / len(c) for n, c in zip(names, zip(*state.losses, strict=True), strict=False)
-        }
-        state.log.append({"step": state.step, "train_loss": None, **train, **score.summary()})
+
+    def _update(self) -> float:
+        """Make one update and return its answer loss in nats; raise where the training has diverged."""
+        start, state = time.perf_counter(), self._state
+        seed = derived(self.seed, DROPOUT, state.step)
+        total, parts = self._updates.make(self._batches[state.step], seed)
+        state.step += 1
+        state.losses.append(parts)
+        state.seconds += time.perf_counter() - start
+        self._require_convergence(total)
+        return parts[0]
+
+    def _require_convergence(self, total: float) -> None:
+        state = self._state
+        answers = [parts[0] for parts in state.losses]
+        if Divergence(self._uniform, state.log[0]["valid_loss"]).at(total, answers):
+            raise BrokenExperiment(
+                f"{self._label}: diverged at step {state.step}, loss {answers[-1]:.3g} nats (a uniform guess:"
+                f" {self._uniform:.3g}); lower learning_rate={short(self.arm.learning_rate)}"
+            )
+
+    def _checkpoint(self) -> None:
+        """Write the adapters, score the model as it is, and add a line to the log."""
+        state, folder = self._state, self._folder
+        state.files |= folder.write_checkpoint(state.step, self._model, self._adapter_config)
+        score = self._score()
+        if not math.isfinite(score.loss):
+            raise BrokenExperiment(f"{self._label}: validation loss {score.loss} at step {state.step}")
+        state.log.append({"step": state.step, **_means(state.losses), **score.summary()})
         state.losses = []
-        checkpoints.write_log(self.workdir, state)
-        progress.line(
-            f"{arm.name} seed {self.seed} step {state.step}: loss {score.loss:.3f}, held-out first token"
+        folder.write_log(state)
+        self.progress.line(
+            f"{self._label} step {state.step}: loss {score.loss:.3f}, held-out first token"
             f" {score.mean_first:.0%}, whole answer {score.mean_exact:.0%}"
         )
+
+    def _score(self) -> objectives.Score:
+        self._model.eval()
+        # Not so for updates: what is computed while MLX traces a gradient is walked through again at
+        # every block, which costs more than the faster exponential saves.
+        with numpy_ops.fast(self._model):
+            return objectives.score(lambda batch: self._objective.read(self._model, batch)[0], self._scored)
+
+    def _finish(self) -> dict[str, Any]:
+        """Judge the training as a whole, and mark the run as finished."""
+        state = self._state
+        if self.arm.method != "shuffled":
+            self._require_no_worse()
+        final = state.log[-1]
+        parameters = sum(v.size for v in flat(self._model.trainable_parameters()).values())
+        result = {"steps": state.step, "seconds": state.seconds, "parameters": parameters, "final": final}
+        result |= learned.learned(final["valid_accuracy"], self._learned_from, self.valid)
+        self._folder.write_result(result, state)
+        return result
+
+    def _require_no_worse(self) -> None:
+        rate = self.arm.learning_rate
+        worse = learned.worse_than_step_0(self._state.log, Counter(row.item.cls for row in self.valid))
+        if worse:
+            raise BrokenExperiment(
+                f"{self._label}: {'; '.join(worse)}: learning_rate={short(rate)} breaks this model; try"
+                f" {short(rate / 5)}"
+            )
+
+
+def _means(losses: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Return the columns of the log that are means over updates; at step 0 there have been none."""
+    names = ("train_loss", "train_classifier_loss")
+    columns = zip(names, zip(*losses, strict=True), strict=False)
+    return {"train_loss": None} | {name: math.fsum(c) / len(c) for name, c in columns}

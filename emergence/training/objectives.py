@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..backend import numpy_ops
+from ..config.settings import Arm
 from ..errors import UsageError
 from ..lens.logit_lens import LogitLens
 from .batches import Batch
@@ -53,11 +54,28 @@ def word_id(tokenizer: Any, word: str) -> int:
     )
 
 
+def classifier(arm: Arm, lens: LogitLens, classes: Sequence[str]) -> Classifier | None:
+    """Return the classifier term of a `classified` arm for the model of `lens`, else None.
+
+    Raises `UsageError` where no block up to its layer is trained: the term would have nothing to move.
+    """
+    if arm.method != "classified":
+        return None
+    layer = nearest_layer(arm.classifier_layer_pct, lens.n_layers)
+    if 0 < arm.lora.num_layers < lens.n_layers - layer:
+        raise UsageError(
+            f"{arm.name}: classifier_layer_pct={arm.classifier_layer_pct} is L{layer}, below the"
+            f" {arm.lora.num_layers} last blocks that lora.num_layers trains; train more blocks (-1: all)"
+        )
+    targets = {cls: word_id(lens.tokenizer, arm.classifier_targets.get(cls, cls)) for cls in classes}
+    return Classifier(layer, arm.classifier_weight, targets)
+
+
 def classifier_loss(
     logits: Float[mx.array, "row vocab"], classes: tuple[str, ...], classifier: Classifier
 ) -> Float[mx.array, ""]:
     """Return the mean cross-entropy (nats) of each row's class word."""
-    targets = mx.array([classifier.targets[o] for o in classes])
+    targets = mx.array([classifier.targets[cls] for cls in classes])
     return numpy_ops.cross_entropy(logits.astype(mx.float32), targets).mean()
 
 
@@ -71,8 +89,9 @@ def answer_loss(
 class Objective:
     """What a run minimises: the answer loss, and for `classified` the weighted classifier loss beside it.
 
-    One forward pass serves both. Its own logits are never evaluated: the head runs on the positions that
-    count only, as the lens's `tail` on the recorded states, which is the model's own readout.
+    One forward pass serves both. MLX is lazy, so the pass's own logits are never computed: the model's
+    unembedding is applied, by the lens, to the recorded residual streams at supervised positions alone (5 of
+    a row's 12, for example), which gives the same logits there.
     """
 
     def __init__(self, lens: LogitLens, classifier: Classifier | None = None) -> None:
@@ -82,15 +101,15 @@ class Objective:
         """Return logits [token, vocab] where supervised, and [row, vocab] of the classifier's layer."""
         with self.lens.capture() as states:
             model(mx.array(batch.tokens))
-        answer = self._tail(states[-1][mx.array(batch.row), mx.array(batch.position)])
+        answer = self._unembed(states[-1][mx.array(batch.row), mx.array(batch.position)])
         if self.classifier is None:
             return answer, None
         ends = states[self.classifier.layer][mx.arange(len(batch.last)), mx.array(batch.last)]
-        return answer, self._tail(ends)
+        return answer, self._unembed(ends)
 
-    def _tail(self, hidden: mx.array) -> mx.array:
-        with numpy_ops.lazily():  # the tail's throw-away blocks are never to be computed
-            return self.lens.tail(hidden)
+    def _unembed(self, hidden: mx.array) -> mx.array:
+        with numpy_ops.lazily():  # the lens stubs the blocks: nothing of what leads to them is to be computed
+            return self.lens.unembed(hidden)
 
     def losses(self, model: Any, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one."""
@@ -104,10 +123,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Score:
-    """How well rows are answered: `loss` is nats per supervised token; the others are shares of rows.
+    """How well rows are answered: `loss` in nats per supervised token, the others shares of rows by class.
 
-    `first`: the answer's first token is the likeliest. `exact`: every token of answer and end is, each
-    given the true ones before it, which is when greedy decoding writes exactly the answer.
+    `first`: the answer's first token is the likeliest one. `exact`: every token of the answer and its end is
+    the likeliest one, given the true tokens before it; greedy decoding writes exactly the answer then.
     """
 
     loss: float
@@ -147,13 +166,13 @@ def score(read: Callable[[Batch], mx.array], batches: Sequence[Batch]) -> Score:
         mx.eval(losses, right)
         nats += float(np.asarray(losses, np.float64).sum())
         n_tokens += len(batch.target)
-        right_ = np.asarray(right)
+        by_token = np.asarray(right)
         for i, cls in enumerate(batch.classes):
-            mine = right_[batch.row == i]
+            mine = by_token[batch.row == i]
             hits.setdefault(cls, []).append((bool(mine[0]), bool(mine.all())))
-    shares = {o: np.mean(np.array(h, float), axis=0) for o, h in sorted(hits.items())}
+    shares = {cls: np.mean(np.array(h, float), axis=0) for cls, h in sorted(hits.items())}
     return Score(
         nats / n_tokens,
-        {o: float(s[0]) for o, s in shares.items()},
-        {o: float(s[1]) for o, s in shares.items()},
+        {cls: float(s[0]) for cls, s in shares.items()},
+        {cls: float(s[1]) for cls, s in shares.items()},
     )

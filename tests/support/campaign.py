@@ -1,7 +1,7 @@
 """Real trainings that are killed, starved and raced: processes that a warm one forks, so one takes 0.3 s.
 
-test_reliability_training.py runs `python -c "import campaign; campaign.main(...)"`. That process imports MLX
-and never computes with it: a fork would not survive that.
+`tests/reliability/test_training_killed.py` runs `campaign.main(...)` in a process of its own. That process
+imports MLX and never computes with it: a fork would not survive that.
 """
 
 from __future__ import annotations
@@ -21,60 +21,47 @@ from typing import Any
 
 import faults
 from mlx_lm.utils import load_model, load_tokenizer
+from tiny_training import arm, rows
 
-from emergence.config.loading import Arm, LoRA
+from emergence.config.settings import LoRA
 from emergence.errors import BrokenExperiment
+from emergence.lens.logit_lens import LogitLens
 from emergence.progress import SILENT, Progress
 from emergence.store import files
 from emergence.store.store import Store
-from emergence.tasks import task as tasks
-from emergence.tasks import vocabulary as tokens
-from emergence.training import loop as training
+from emergence.training.loop import Trainer
 
 SPEC = {"campaign": 1}
 CHECKPOINTS = (0, 2, 5, 9, 10, 14)
-ARM = Arm.model_validate(
-    {
-        "name": "sft",
-        "method": "sft",
-        "learning_rate": 5e-3,
-        "batch_size": 8,
-        "max_steps": 14,
-        "checkpoint_steps": CHECKPOINTS,
-        "seeds": (0,),
-        # Dropout, so that a generator that is not restored shows.
-        "lora": LoRA(rank=4, alpha=8.0, dropout=0.1),
-    }
-)
-
-
-def problems(n: int, seed: int) -> list[tasks.Problem]:
-    generator = random.Random(seed)
-    classes = ("add", "multiply", "subtract")
-    return [
-        tasks.Problem(o, generator.randint(20, 60), generator.randint(1, 20))
-        for o in classes
-        for _ in range(n)
-    ]
+# Dropout, so that a generator that is not restored shows.
+ARM = arm(lora=LoRA(rank=4, alpha=8.0, dropout=0.1), checkpoint_steps=CHECKPOINTS, max_steps=14)
 
 
 @cache
 def data(model_folder: Path) -> tuple[Any, Any, Any]:
     """The tokenizer, rows to learn from, rows to score: read before the first fork."""
     tokenizer = load_tokenizer(model_folder)
-    return tokenizer, *(tokens.rows(tokenizer, problems(n, s), ("symbolic",)) for n, s in ((20, 0), (4, 1)))
+    return tokenizer, rows(tokenizer, 20, 0), rows(tokenizer, 4, 1)
 
 
 def train(
-    model_folder: Path, root: Path, arm: Arm = ARM, progress: Progress = SILENT, keep: float = 60.0
+    model_folder: Path, root: Path, progress: Progress = SILENT, keep_seconds: float = 60.0
 ) -> dict[str, Any]:
-    """What `experiment.train` does, on a tiny model; the state is kept at least every `keep` seconds."""
-    training._KEEP_SECONDS = keep
-    model = load_model(model_folder)[0]
-    tokenizer, rows, valid = data(model_folder)
+    """What a main job does with an arm and a seed, on a tiny model."""
+    tokenizer, learned_from, valid = data(model_folder)
 
     def build(workdir: Path) -> dict[str, Any]:
-        return training.train(model, tokenizer, arm, 7, rows, valid, workdir, progress)
+        trainer = Trainer(
+            lens=LogitLens(load_model(model_folder)[0], tokenizer),
+            arm=ARM,
+            seed=7,
+            rows=learned_from,
+            valid=valid,
+            workdir=workdir,
+            progress=progress,
+            keep_seconds=keep_seconds,
+        )
+        return trainer.run()
 
     return dict(Store(root).get_or_build("runs", SPEC, build).info)
 
@@ -134,7 +121,7 @@ class Campaign:
     def kill(self, root: Path) -> bool:
         """Kill -9 at a random instant of a training, its start and its sealing included."""
         keep = self.random.choice([0.0, 60.0])
-        child = faults._fork(lambda: train(self.model, root, keep=keep))
+        child = faults._fork(lambda: train(self.model, root, keep_seconds=keep))
         end = time.monotonic() + self.random.uniform(0, 0.9 * self.whole)
         before: dict[str, str] = {}
         while time.monotonic() < end:

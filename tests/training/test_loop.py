@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,61 +9,22 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
-import tiny
 from mlx.utils import tree_flatten
+from tiny_training import arm, log, written
 
-from emergence.config.loading import Arm, LoRA
+from emergence.config.settings import LoRA
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.models import loading as models
 from emergence.progress import Progress
-from emergence.tasks import vocabulary as tokens
+from emergence.tasks import encoding
+from emergence.tasks.arithmetic import Problem
 from emergence.tasks.examples import Example
-from emergence.tasks.task import Problem
-from emergence.training import loop as training
-
-CLASSES = ("add", "multiply", "subtract")
-LORA = LoRA(rank=4, alpha=8.0)
-
-
-def arm(method: str = "sft", **settings: object) -> Arm:
-    given = {
-        "name": method,
-        "method": method,
-        "learning_rate": 5e-3,
-        "batch_size": 8,
-        "max_steps": 6,
-        "checkpoint_steps": (0, 2, 6),
-        "seeds": (0,),
-        "lora": LORA,
-    }
-    return Arm.model_validate(given | settings)
-
-
-def problems(n: int, seed: int) -> list[Problem]:
-    rng = random.Random(seed)
-    return [Problem(o, rng.randint(20, 60), rng.randint(1, 20)) for o in CLASSES for _ in range(n)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model", n_layers=2)
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    return mlx_lm.load(str(folder))
-
-
-@pytest.fixture(scope="module")
-def data(loaded):
-    return tuple(tokens.rows(loaded[1], problems(n, s), ("symbolic",)) for n, s in ((20, 0), (6, 1)))
 
 
 @pytest.fixture
-def train(loaded, data, tmp_path):
-    def run(into: str, arm: Arm, seed: int = 3, **given) -> Path:
-        rows, valid = data
-        training.train(*loaded, arm, seed, rows, valid, tmp_path / into, **given)
+def train(trainer, tmp_path):
+    def run(into: str, arm, **given) -> Path:
+        trainer(tmp_path / into, arm, **given).run()
         return tmp_path / into
 
     return run
@@ -75,12 +34,6 @@ def tensors(run: Path, step: int) -> dict[str, np.ndarray]:
     return {
         k: np.array(v) for k, v in mx.load(str(run / f"checkpoints/{step:07d}/adapters.safetensors")).items()
     }
-
-
-def written(run: Path) -> dict[str, bytes]:
-    """What is kept of a run, byte by byte; the records hold times."""
-    files = [p for p in run.rglob("*") if p.is_file() and p.name != "result.json"]
-    return {p.relative_to(run).as_posix(): p.read_bytes() for p in files}
 
 
 @pytest.mark.parametrize(
@@ -97,10 +50,10 @@ def test_each_arm_leaves_checkpoints_at_exactly_its_steps_and_the_model_as_it_wa
     after = {k: np.array(v) for k, v in tree_flatten(model.parameters())}
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[k], after[k]) for k in before)
-    log = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [0, 2, 6]
-    assert log[-1]["valid_loss"] < log[0]["valid_loss"]
-    assert ("train_classifier_loss" in log[-1]) == (method == "classified")
+    lines = log(run)
+    assert [line["step"] for line in lines] == [0, 2, 6]
+    assert lines[-1]["valid_loss"] < lines[0]["valid_loss"]
+    assert ("train_classifier_loss" in lines[-1]) == (method == "classified")
     assert {p.name for p in run.iterdir()} == {"checkpoints", "train.jsonl", "result.json"}
 
 
@@ -137,8 +90,7 @@ def test_the_same_seed_makes_the_same_bytes_whatever_was_drawn_before(train):
 def test_dropout_is_on_while_it_trains_and_off_while_it_scores(train):
     with_, without = (train(f"{d}", arm(lora=LoRA(rank=4, alpha=8.0, dropout=d))) for d in (0.5, 0.0))
     assert any(not np.array_equal(v, tensors(without, 6)[k]) for k, v in tensors(with_, 6).items())
-    first = [json.loads((run / "train.jsonl").read_text().splitlines()[0]) for run in (with_, without)]
-    assert first[0] == first[1]
+    assert log(with_)[0] == log(without)[0]
 
 
 def test_training_leaves_the_global_generator_alone(train):
@@ -158,18 +110,6 @@ def test_arms_of_one_seed_start_alike_and_part_with_their_objective(train):
     name = "model.layers.0.self_attn.q_proj.lora_b"
     assert not np.array_equal(ends[0][name], ends[1][name])
     assert not np.array_equal(ends[0][name], ends[2][name])
-
-
-def test_one_step_is_adams_own_arithmetic(train, loaded, data):
-    """The first update of Adam as mlx-lm sets it, redone in float64 from a numeric gradient's sign."""
-    rate = 1e-3
-    run = train("run", arm(learning_rate=rate, checkpoint_steps=(0, 1), max_steps=1))
-    before, after = tensors(run, 0), tensors(run, 1)
-    moved = np.concatenate([(after[k] - before[k]).ravel() for k in after if k.endswith("lora_b")])
-    # m / sqrt(v) after one step without bias correction: (1 - b1) / sqrt(1 - b2), whatever the gradient.
-    assert np.median(np.abs(moved)) == pytest.approx(rate * 0.1 / np.sqrt(0.001), rel=1e-3)
-    # lora_a has no gradient while lora_b is zero.
-    assert all(np.array_equal(before[k], after[k]) for k in before if k.endswith("lora_a"))
 
 
 def test_num_layers_trains_only_the_last_blocks(train):
@@ -197,29 +137,80 @@ BY_HEART += [Problem("multiply", 11, b) for b in (2, 4, 6)]
 
 
 @pytest.fixture(scope="module")
-def by_heart(loaded, tmp_path_factory):
+def by_heart(trainer, loaded, tmp_path_factory):
     """A run that has learned nine answers by heart: what it returned, its rows and its last checkpoint."""
-    run, rows = tmp_path_factory.mktemp("heart"), tokens.rows(loaded[1], BY_HEART, ("symbolic",))
+    run, rows = tmp_path_factory.mktemp("heart"), encoding.rows(loaded[1], BY_HEART, ("symbolic",))
     quick = arm(fine_tune_type="full", learning_rate=3e-3, checkpoint_steps=(0, 40), max_steps=40)
-    return training.train(*loaded, quick, 0, rows, rows, run), rows, run / "checkpoints/0000040"
+    result = trainer(run, quick, seed=0, rows=rows, valid=rows).run()
+    return result, rows, run / "checkpoints/0000040"
 
 
 @pytest.mark.parametrize(
-    ("kind", "rate"), [("lora", float("inf")), ("full", 1e5), ("lora", 250.0)], ids=["NaN", "mute", "worse"]
+    ("kind", "rate"),
+    [("lora", float("inf")), ("full", 1e5), ("lora", 250.0)],
+    ids=["NaN", "uniform", "worse"],
 )
-def test_divergence_is_a_broken_experiment_with_step_and_loss(loaded, by_heart, tmp_path, kind, rate):
+def test_divergence_is_a_broken_experiment_with_step_and_loss(
+    trainer, loaded, by_heart, tmp_path, kind, rate
+):
     _, rows, checkpoint = by_heart
     wild = arm(fine_tune_type=kind, checkpoint_steps=(0, 60), max_steps=60)
     wild = wild.model_copy(update={"learning_rate": rate})
     said = r"sft seed 3: diverged at step \d+, loss (nan|\d).*; lower learning_rate="
     with models.adapted(loaded[0], checkpoint), pytest.raises(BrokenExperiment, match=said):
-        training.train(*loaded, wild, 3, rows, rows, tmp_path)
+        trainer(tmp_path, wild, rows=rows, valid=rows).run()
     assert (tmp_path / "checkpoints/0000000").is_dir()
 
 
-def test_what_was_not_learned_is_information_not_an_error(loaded, by_heart, tmp_path):
+BROKEN = (
+    r"^sft seed 3: held-out first token 100 % at step 0, \d+ % at step 20;"
+    r" held-out whole answer 100 % at step 0, \d+ % at step 20;"
+    r" validation loss \d\.\d+ nats at step 0, \d\.\d+ at step 20:"
+    r" learning_rate=2e-2 breaks this model; try 4e-3$"
+)
+
+
+@pytest.mark.parametrize("method", ["sft", "classified"])
+def test_a_training_that_ends_below_its_own_step_0_is_broken_and_stays_so(
+    trainer, loaded, by_heart, tmp_path, method
+):
+    """The rate is absurd, yet no loss is NaN or above that of a uniform guess: nothing else would tell."""
+    _, rows, checkpoint = by_heart
+    absurd = arm(method, learning_rate=0.02, checkpoint_steps=(0, 20), max_steps=20)
+    lines: list[str] = []
+
+    class Said(Progress):
+        def line(self, text: str) -> None:
+            lines.append(text)
+
+    def train(arm, into: Path) -> dict:
+        with models.adapted(loaded[0], checkpoint):
+            return trainer(into, arm, rows=rows, valid=rows, progress=Said()).run()
+
+    with pytest.raises(BrokenExperiment, match=BROKEN.replace("sft", method)):
+        train(absurd, tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+    lines.clear()
+    with pytest.raises(BrokenExperiment, match=BROKEN.replace("sft", method)):
+        train(absurd, tmp_path / "run")
+    assert lines == [], "a second call judges what is there, and trains nothing"
+    good = absurd.model_copy(update={"learning_rate": 1e-4})
+    assert train(good, tmp_path / "good")["learned"], "the model is not to blame"
+
+
+def test_shuffled_answers_may_make_a_model_worse(trainer, loaded, by_heart, tmp_path):
+    _, rows, checkpoint = by_heart
+    absurd = arm("shuffled", learning_rate=0.02, checkpoint_steps=(0, 20), max_steps=20)
+    with models.adapted(loaded[0], checkpoint):
+        result = trainer(tmp_path, absurd, rows=rows, valid=rows).run()
+    first, last = log(tmp_path)
+    assert last["valid_accuracy"] < first["valid_accuracy"] == 1
+    assert result["learned"] is False
+
+
+def test_what_was_not_learned_is_information_not_an_error(trainer, by_heart, tmp_path):
     learned, rows, _ = by_heart
-    idle = training.train(*loaded, arm(learning_rate=1e-9), 0, rows, rows, tmp_path)
+    idle = trainer(tmp_path, arm(learning_rate=1e-9), seed=0, rows=rows, valid=rows).run()
     assert idle["learned"] is False
     assert learned["learned"] is True
     assert learned["final"]["valid_exact"] == 1
@@ -227,14 +218,14 @@ def test_what_was_not_learned_is_information_not_an_error(loaded, by_heart, tmp_
 
 
 @pytest.mark.parametrize(("rate", "learned"), [(3e-3, True), (1e-9, False)])
-def test_a_task_whose_classes_have_one_answer_each_can_be_learned(loaded, tmp_path, rate, learned):
+def test_a_task_whose_classes_have_one_answer_each_can_be_learned(trainer, loaded, tmp_path, rate, learned):
     """Even or odd is right half of the time for nothing; knowing the class would be knowing the answer."""
     asked = [
         Example(("even", "odd")[n % 2], f"What is {n}", (" plus", " minus")[n % 2]) for n in range(20, 40)
     ]
-    rows = tokens.rows(loaded[1], asked, ("own",))
+    rows = encoding.rows(loaded[1], asked, ("own",))
     settings = arm(fine_tune_type="full", learning_rate=rate, checkpoint_steps=(0, 60), max_steps=60)
-    told = training.train(*loaded, settings, 0, rows, rows, tmp_path)
+    told = trainer(tmp_path, settings, seed=0, rows=rows, valid=rows).run()
     assert (told["chance"], told["learned"]) == (0.5, learned), told["final"]
 
 
@@ -263,7 +254,7 @@ def test_progress_tells_every_step_and_the_log_their_mean_since_the_last_checkpo
     run = train("run", arm(), progress=Told())
     assert [line.split(":")[0] for line in lines] == [f"sft seed 3 step {s}" for s in (0, 2, 6)]
     assert "held-out first token" in lines[0]
-    log = [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
-    assert log[0]["train_loss"] is None
-    assert log[1]["train_loss"] == pytest.approx(np.mean(losses[:2]), abs=1e-3)
-    assert log[2]["train_loss"] == pytest.approx(np.mean(losses[2:]), abs=1e-3)
+    kept = log(run)
+    assert kept[0]["train_loss"] is None
+    assert kept[1]["train_loss"] == pytest.approx(np.mean(losses[:2]), abs=1e-3)
+    assert kept[2]["train_loss"] == pytest.approx(np.mean(losses[2:]), abs=1e-3)

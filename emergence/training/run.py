@@ -1,0 +1,60 @@
+"""One run as a whole: what the store keeps of one arm and one seed, and how later stages find it again.
+
+In: a lens on a model, an arm, a seed, splits. Out: `data/` (the items), `checkpoints/`, `train.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backend import openblas
+from ..config.settings import Arm
+from ..lens.logit_lens import LogitLens
+from ..progress import Progress
+from ..store.store import Entry
+from ..tasks.encoding import rows
+from ..tasks.task import Splits, Task, write_jsonl
+from .checkpoints import CHECKPOINTS, LOG
+from .loop import Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm trained with one seed: its entry in the store."""
+
+    arm: str
+    seed: int
+    entry: Entry
+
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Map each step to its checkpoint's folder, in the order of the steps."""
+        files = (name.split("/") for name in self.entry.manifest["files"])
+        names = {parts[1] for parts in files if parts[0] == CHECKPOINTS}
+        return {int(name): self.entry.path / CHECKPOINTS / name for name in sorted(names)}
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """`train.jsonl`: a row per checkpoint with step, losses in nats and held-out accuracies."""
+        return [json.loads(line) for line in self.entry.file(LOG).read_text().splitlines()]
+
+
+def build(
+    lens: LogitLens, arm: Arm, seed: int, splits: Splits, task: Task, progress: Progress, workdir: Path
+) -> dict[str, Any]:
+    """Write a run into `workdir`, going on from what a killed call left there; return what its manifest says.
+
+    The model is the lens's, and is given back as it was. Raises what `Trainer.run` raises.
+    """
+    (workdir / "data").mkdir(exist_ok=True)
+    for name in ("train", "valid", "test"):
+        write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(splits, name))
+    learned_from, valid = (rows(lens.tokenizer, part, task.styles) for part in (splits.train, splits.valid))
+    trainer = Trainer(
+        lens=lens, arm=arm, seed=seed, rows=learned_from, valid=valid, workdir=workdir, progress=progress
+    )
+    blas = openblas.install()
+    return trainer.run() | {"blas": blas.name, "threads": blas.threads}
