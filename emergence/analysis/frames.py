@@ -1,18 +1,25 @@
-"""Readings as tidy tables. In: a `Study`. Out: arrays of means and pandas frames, one row an observation.
+"""Readings as tidy tables: the numbers that the terminal, the page, the figures and the files show.
 
-The numbers that a person sees (terminal, report, Parquet, CSV) all come from here, so that they agree.
-Masses are probabilities in [0, 1]; `Readings` holds their natural logarithms.
+In: a `Study`. Out: means over the prompts that verdicts are judged on, and pandas frames of one row an
+observation. Masses come from `masses.from_readings`, as those of the verdicts do: what one sees was judged.
+They are probabilities in [0, 1], `Readings` holds their logarithms. Pandas loads when a frame is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from ..readings.readings import Readings, Study
+from ..readings.readings import EVALUATION, Readings, Study
+from .masses import Masses, from_readings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FAMILIES = ("words", "answer", "glyphs", "random_words")
 TITLES = {
@@ -21,8 +28,56 @@ TITLES = {
     "glyphs": "operator glyphs (copying; counts for no classifier)",
     "random_words": "frequency-matched random words (control)",
 }
-EVALUATION = 1
-"""The half that verdicts are judged on, and therefore the half that is drawn."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """`Masses` of one (arm, style, family, class) by layer: means over the prompts of the evaluation half.
+
+    NaN stands where there is nothing to take the mean of.
+    """
+
+    own: Float[np.ndarray, "seed step layer"]
+    """Strength: own-class mass on the class's prompts."""
+    other: Float[np.ndarray, "seed step layer"]
+    """On the same prompts: `Masses.others`, the mass of the other classes or of other problems' answers.
+    Random word sets are all alike: there is no other."""
+    rest: Float[np.ndarray, "seed step layer"]
+    """The class's own tokens on the other classes' prompts; for answers there are none."""
+    n: int
+    """Prompts; in the family `answer` without those that contain their own answer, for that is copying."""
+
+
+def means(runs: Sequence[Readings], family: str, cls: str, style: str) -> Means:
+    """What the runs of one arm hold on a class's own tokens, and what that is compared with.
+
+    Raises
+    ------
+    BrokenExperiment
+        A reading is NaN or no log-probability.
+    """
+    held = _masses(runs, family, cls, style)
+    judged, elsewhere = held.half == EVALUATION, held.rest_half == EVALUATION
+    own = _by_layer(held, held.own[:, :, judged])
+    nothing = np.full_like(own, np.nan)
+    return Means(
+        own=own,
+        other=nothing if family == "random_words" else _by_layer(held, held.others[:, :, judged]),
+        rest=nothing if held.rest is None else _by_layer(held, held.rest[:, :, elsewhere]),
+        n=int(judged.sum()),
+    )
+
+
+def _masses(runs: Sequence[Readings], family: str, cls: str, style: str) -> Masses:
+    return from_readings(runs, style, family.replace("_", " "), cls)
+
+
+def _by_layer(held: Masses, mass: Float[np.ndarray, "seed step prompt cell"]) -> np.ndarray:
+    """The mean over prompts and, of random words, over the sets that a layer has a cell for."""
+    layers = len(np.unique(held.layer))
+    if not mass.size:
+        return np.full((*mass.shape[:2], layers), np.nan)
+    return np.asarray(mass.reshape(*mass.shape[:3], layers, -1).mean(axis=(2, 4)))
 
 
 def arms(study: Study) -> tuple[str, ...]:
@@ -36,18 +91,10 @@ def styles(readings: Readings) -> tuple[str, ...]:
 
 
 def chosen(
-    readings: Readings,
-    cls: str | None = None,
-    style: str | None = None,
-    half: int | None = EVALUATION,
-    family: str = "",
+    readings: Readings, cls: str | None = None, style: str | None = None, half: int | None = EVALUATION
 ) -> Bool[np.ndarray, " prompt"]:
-    """Which prompts are of this class, style and half (`None`: any; shown-only prompts never).
-
-    For the family `answer` without those whose right first token stands in the prompt: that is copying.
-    """
-    copied = getattr(readings, "copied", None) if family == "answer" else None
-    of_kind = np.array(
+    """Which prompts are of this class, style and half (`None`: any); those only shown are in no half."""
+    return np.array(
         [
             p.half >= 0
             and (half is None or p.half == half)
@@ -57,7 +104,24 @@ def chosen(
         ],
         dtype=bool,
     )
-    return of_kind if copied is None else of_kind & ~copied
+
+
+def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
+    """The mass on each prompt's own class of `family`, in [0, 1], of every prompt that was read.
+
+    For `answer` the probability of the right answer's first token; for `random_words` the mean over the
+    random sets. A shown-only prompt whose class is no class has NaN in `words` and `glyphs`.
+    """
+    if family == "answer":
+        return _at(readings.answers, readings.own_answer)
+    if family == "random_words":
+        sets = np.exp(readings.random_words)
+        return sets.mean(axis=3) if sets.shape[3] else np.full(sets.shape[:3], np.nan, np.float32)
+    if family not in FAMILIES:
+        raise ValueError(f"family: {family!r} is none of {', '.join(FAMILIES)}")
+    index = _own_class(readings)
+    log_masses: np.ndarray = readings.words if family == "words" else readings.glyphs
+    return np.where(index < 0, np.float32(np.nan), _at(log_masses, np.maximum(index, 0)))
 
 
 def _own_class(readings: Readings) -> Int[np.ndarray, " prompt"]:
@@ -70,60 +134,23 @@ def _at(log_masses: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(np.take_along_axis(log_masses, index[None, None, :, None], axis=3)[..., 0]))
 
 
-def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
-    """The mass on each prompt's own class of `family`, in [0, 1].
-
-    For `answer` the probability of the right answer's first token; for `random_words` the mean over the
-    random sets. A shown-only prompt whose class is no class has NaN in `words` and `glyphs`.
-    """
-    if family == "answer":
-        return _at(readings.answers, readings.own_answer)
-    if family == "random_words":
-        sets = np.exp(readings.random_words)
-        return sets.mean(axis=3) if sets.shape[3] else np.full(sets.shape[:3], np.nan, np.float32)
-    if family not in ("words", "glyphs"):
-        raise ValueError(f"family: {family!r} is none of {', '.join(FAMILIES)}")
-    index = _own_class(readings)
-    masses: np.ndarray = readings.words if family == "words" else readings.glyphs
-    return np.where(index < 0, np.float32(np.nan), _at(masses, np.maximum(index, 0)))
-
-
 def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
-    """What `own` is compared with: the mean mass on the other classes, or on other problems' answers.
+    """What `own` is compared with on the same prompt: `Masses.others`.
 
-    For `random_words` there is nothing to compare with: NaN.
+    NaN for prompts that are only shown, in the family `answer` for those that contain their own answer, and
+    everywhere for `random_words`.
     """
-    mine = own(readings, family)
+    result = np.full((len(readings.steps), readings.n_layers, len(readings.prompts)), np.nan, np.float32)
     if family == "random_words":
-        return np.full_like(mine, np.nan)
-    if family in ("words", "glyphs"):
-        masses: np.ndarray = readings.words if family == "words" else readings.glyphs
-        rest = max(1, masses.shape[3] - 1)
-        return np.asarray((np.exp(masses).sum(axis=3) - mine) / rest)
-    result = np.full_like(mine, np.nan)
-    copied = getattr(readings, "copied", None)
-    groups = np.array([f"{p.cls}\0{p.style}\0{p.half}" for p in readings.prompts])
-    if copied is not None:
-        groups[copied] = "copied"
-    probabilities = np.exp(readings.answers)
-    for group in set(groups.tolist()) - {"copied"}:
-        members = np.flatnonzero(groups == group)
-        counts = np.bincount(readings.own_answer[members], minlength=readings.answers.shape[3]).astype(
-            np.float32
-        )
-        if len(members) > 1:
-            everyone = probabilities[:, :, members] @ counts
-            result[:, :, members] = (everyone - mine[:, :, members]) / (len(members) - 1)
+        return result
+    counted = np.ones(len(readings.prompts), dtype=bool)
+    if family == "answer" and readings.copied is not None:
+        counted = ~readings.copied
+    for style in styles(readings):
+        for cls in readings.classes:
+            where = chosen(readings, cls, style, half=None) & counted
+            result[:, :, where] = np.moveaxis(_masses([readings], family, cls, style).others[0], 1, 2)
     return result
-
-
-def strength(
-    readings: Readings, family: str, cls: str, style: str, half: int | None = EVALUATION
-) -> Float[np.ndarray, "step layer"]:
-    """Mean own-class mass over the prompts of one class and style; NaN where there is none."""
-    mask = chosen(readings, cls, style, half, family)
-    mine = own(readings, family)[:, :, mask]
-    return mine.mean(axis=2) if mask.any() else np.full(mine.shape[:2], np.nan, np.float32)
 
 
 def confusion(
@@ -141,10 +168,12 @@ def confusion(
     return counts
 
 
-def _tidy_run(run: Readings, arm: str, steps: Iterator[int] | range) -> pd.DataFrame:
-    picked = np.array(list(steps), dtype=np.int64)
-    n_layers, n_prompts = run.n_layers, len(run.prompts)
-    shape = (len(picked), n_layers, n_prompts)
+def tidy(readings: Readings) -> pd.DataFrame:
+    """One row a reading, (step, layer, prompt) of one run; the columns are documented in docs/data.md."""
+    import pandas as pd
+
+    run, prompts = readings, readings.prompts
+    shape = (len(run.steps), run.n_layers, len(prompts))
 
     def along(values: np.ndarray, axis: int) -> np.ndarray:
         view = values.reshape([-1 if i == axis else 1 for i in range(3)])
@@ -156,65 +185,53 @@ def _tidy_run(run: Readings, arm: str, steps: Iterator[int] | range) -> pd.DataF
         return pd.Categorical.from_codes(along(codes, 2), categories=names)
 
     size = int(np.prod(shape))
-    columns: dict[str, object] = {
-        "arm": pd.Categorical.from_codes(np.zeros(size, np.int8), categories=[arm]),
+    columns: dict[str, Any] = {
+        "arm": pd.Categorical.from_codes(np.zeros(size, np.int8), categories=[run.arm]),
         "seed": np.full(size, run.seed, np.int32),
-        "step": along(np.array(run.steps, np.int32)[picked], 0),
-        "layer": along(np.arange(n_layers, dtype=np.int16), 1),
-        "depth": along(((np.arange(n_layers) + 1) / n_layers).astype(np.float32), 1),
-        "prompt": along(np.arange(n_prompts, dtype=np.int32), 2),
-        "text": category([p.text for p in run.prompts]),
-        "class": category([p.cls for p in run.prompts]),
-        "style": category([p.style for p in run.prompts]),
-        "half": along(np.array([p.half for p in run.prompts], np.int8), 2),
+        "step": along(np.array(run.steps, np.int32), 0),
+        "layer": along(np.arange(run.n_layers, dtype=np.int16), 1),
+        "depth": along(_depth(run).astype(np.float32), 1),
+        "prompt": along(np.arange(len(prompts), dtype=np.int32), 2),
+        "text": category([p.text for p in prompts]),
+        "class": category([p.cls for p in prompts]),
+        "style": category([p.style for p in prompts]),
+        "half": along(np.array([p.half for p in prompts], np.int8), 2),
     }
     for family in FAMILIES:
-        columns[family] = own(run, family)[picked].reshape(-1)
+        columns[family] = own(run, family).reshape(-1)
         if family != "random_words":
-            columns[f"other_{family}"] = other(run, family)[picked].reshape(-1)
-    columns["entropy"] = run.entropy[picked].reshape(-1)
-    columns["kl"] = run.kl[picked].reshape(-1)
-    columns["top_id"] = run.top_ids[picked][..., 0].reshape(-1).astype(np.int32)
-    columns["top_probability"] = np.exp(run.top_log_probs[picked][..., 0]).reshape(-1)
-    columns["correct"] = np.broadcast_to(run.correct[picked][:, None, :], shape).reshape(-1)
+            columns[f"other_{family}"] = other(run, family).reshape(-1)
+    columns["entropy"] = run.entropy.reshape(-1)
+    columns["kl"] = run.kl.reshape(-1)
+    columns["top_id"] = run.top_ids[..., 0].reshape(-1).astype(np.int32)
+    columns["top_probability"] = np.exp(run.top_log_probs[..., 0]).reshape(-1)
+    columns["correct"] = np.broadcast_to(run.correct[:, None, :], shape).reshape(-1)
     return pd.DataFrame(columns)
 
 
-def tidy(readings: Readings) -> pd.DataFrame:
-    """One row a reading, (step, layer, prompt) of one run; the columns are documented in docs/data.md."""
-    return _tidy_run(readings, readings.arm, range(len(readings.steps)))
+def _depth(readings: Readings) -> Float[np.ndarray, " layer"]:
+    return (np.arange(readings.n_layers) + 1) / readings.n_layers
 
 
 def strengths(study: Study) -> pd.DataFrame:
-    """One row per arm, seed, style, class, family, step, layer: mean mass over the evaluation half.
+    """`Means` as columns, one row per arm, seed, style, class, family, step, layer that has prompts."""
+    import pandas as pd
 
-    Columns `own`, `other` (means over prompts), `n` (prompts).
-    """
-    rows: list[pd.DataFrame] = []
-    for run in study.runs:
-        layers, steps = np.arange(run.n_layers), np.array(run.steps)
-        for family in FAMILIES:
-            mine, rest = own(run, family), other(run, family)
-            for style in styles(run):
-                for cls in run.classes:
-                    mask = chosen(run, cls, style, family=family)
-                    if not mask.any():
-                        continue
-                    rows.append(
-                        pd.DataFrame(
-                            {
-                                "arm": run.arm,
-                                "seed": run.seed,
-                                "style": style,
-                                "class": cls,
-                                "family": family,
-                                "step": np.repeat(steps, len(layers)),
-                                "layer": np.tile(layers, len(steps)),
-                                "depth": np.tile((layers + 1) / run.n_layers, len(steps)),
-                                "own": mine[:, :, mask].mean(axis=2).reshape(-1),
-                                "other": rest[:, :, mask].mean(axis=2).reshape(-1),
-                                "n": int(mask.sum()),
-                            }
-                        )
-                    )
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    return pd.concat([pd.DataFrame(columns) for columns in _strengths(study)], ignore_index=True)
+
+
+def _strengths(study: Study) -> Iterator[dict[str, Any]]:
+    """The columns of one arm, style, class and family after the other."""
+    for arm in arms(study):
+        runs = study.arm(arm)
+        axes = [run.seed for run in runs], runs[0].steps, range(runs[0].n_layers)
+        seed, step, layer = (axis.reshape(-1) for axis in np.meshgrid(*axes, indexing="ij"))
+        depth = _depth(runs[0])[layer]
+        for style, cls, family in itertools.product(styles(runs[0]), runs[0].classes, FAMILIES):
+            held = means(runs, family, cls, style)
+            if held.n:
+                yield {
+                    "arm": arm, "seed": seed, "style": style, "class": cls, "family": family, "step": step,
+                    "layer": layer, "depth": depth, "own": held.own.reshape(-1),
+                    "other": held.other.reshape(-1), "rest": held.rest.reshape(-1), "n": held.n,
+                }  # fmt: skip

@@ -1,10 +1,8 @@
-"""Arrays to evidence: intervals, permutation tests, multiplicity, trend, onset.
+"""Arrays to p-values: permutation tests, their adjustment for multiplicity, trend and onset.
 
-In: masses as arrays, axes `seed prompt cell` (a cell is a layer, or a layer of one random set). Out: numbers
-with their uncertainty. Nothing here knows a model, a prediction or a threshold. Seeds and prompts are
-*crossed* (every seed reads the same prompts), so the bootstrap draws seeds first, then prompts within class,
-the same for all seeds (the pigeonhole bootstrap, Owen 2007, arXiv:0712.1111). Permutation p-values are (b +
-1) / (m + 1).
+In: masses as arrays, axes `seed cell prompt` or `seed step`. Out: p-values with what they are about. Nothing
+here knows a model, a prediction or a threshold. A permutation p is (b + 1) / (m + 1): of m random orders, b
+reach at least what was observed.
 """
 
 from __future__ import annotations
@@ -17,89 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special, stats
 
+from .intervals import LEVEL
+
 DRAWS = 2000
 PERMUTATIONS = 4999
-LEVEL = 0.95
 _TIES = 1e-9
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Estimates with their 95 % intervals, one a cell, in the unit of what was averaged."""
-
-    estimate: Float[np.ndarray, " cell"]
-    low: Float[np.ndarray, " cell"]
-    high: Float[np.ndarray, " cell"]
-    se: Float[np.ndarray, " cell"]
-    df: Float[np.ndarray, " cell"]
-    """Satterthwaite: near `seeds - 1` where seeds disagree, near `prompts - 1` where prompts do."""
-
-
-def bootstrap(*strata: Float[np.ndarray, "seed _ cell"], level: float = LEVEL) -> Interval:
-    """Hierarchical bootstrap interval of the sum of the strata's means: seeds first, then prompts.
-
-    Each stratum is `[seed, prompt, cell]`, with its own number of prompts; a difference of two classes is
-    `bootstrap(own, -other)`. For a mean, the bootstrap distribution has its cumulants in closed form: these
-    are used, as if infinitely many draws were made (a test compares them with draws). Its variance is freed
-    from the bias that few seeds and prompts give it; its skewness moves the interval (Hall 1992, second
-    order). The width is Student's t with Satterthwaite's degrees of freedom, and never less than Student's t
-    over the seeds' own means: the percentile interval of 3 seeds covers 75 % at best. With one seed the
-    interval speaks of that run only.
-    """
-    m = moments(*strata)
-    tail = (1 + level) / 2
-    half = special.stdtrit(m.df, tail) * m.se
-    if m.seeds > 1:
-        half = np.maximum(half, special.stdtrit(m.seeds - 1, tail) * m.se_seeds)
-    z = special.ndtri(tail)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = np.where(m.se > 0, m.third / m.se**2, 0.0) * (1 + 2 * z**2) / 6
-    shift = np.clip(shift, -half / 2, half / 2)
-    return Interval(m.mean, m.mean + shift - half, m.mean + shift + half, m.se, m.df)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Cumulants of the sum of means over crossed seeds and prompts, one a cell."""
-
-    seeds: int
-    mean: Float[np.ndarray, " cell"]
-    se: Float[np.ndarray, " cell"]
-    se_seeds: Float[np.ndarray, " cell"]
-    """What the seeds' means alone say."""
-    df: Float[np.ndarray, " cell"]
-    third: Float[np.ndarray, " cell"]
-    """Third central moment over the draws of prompts; a few seeds have none worth estimating."""
-
-
-def moments(*strata: Float[np.ndarray, "seed _ cell"]) -> Moments:
-    """Mean, standard error (bias-corrected), degrees of freedom and third moment, for `bootstrap`."""
-    seeds, cells = strata[0].shape[0], strata[0].shape[2]
-    by_seed = sum((x.mean(axis=1) for x in strata), np.zeros((seeds, cells)))
-    v_seed = by_seed.var(axis=0, ddof=1) / seeds if seeds > 1 else np.zeros(cells)
-    v_prompt, v_both, denominator, third = (np.zeros(cells) for _ in range(4))
-    for x in strata:
-        n = x.shape[1]
-        mean = x.mean(axis=0)
-        v = mean.var(axis=0, ddof=1) / n if n > 1 else np.zeros(cells)
-        v_prompt += v
-        third += ((mean - mean.mean(axis=0)) ** 3).mean(axis=0) / n**2
-        denominator += v**2 / max(n - 1, 1)
-        if seeds > 1 and n > 1:
-            rest = x - mean - x.mean(axis=1, keepdims=True) + mean.mean(axis=0)
-            v_both += (rest**2).sum(axis=(0, 1)) / ((seeds - 1) * (n - 1)) / (seeds * n)
-    denominator += v_seed**2 / max(seeds - 1, 1)
-    # Noise of single (seed, prompt) pairs is in both: count it once.
-    total = np.maximum(np.maximum(v_seed, v_prompt), v_seed + v_prompt - v_both)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(denominator > 0, (v_seed + v_prompt) ** 2 / denominator, 1.0)
-    mean = sum((x.mean(axis=(0, 1)) for x in strata), np.zeros(cells))
-    return Moments(seeds, mean, np.sqrt(total), np.sqrt(v_seed), np.maximum(df, 1.0), third)
-
-
-def detectable(threshold: float, se: float, df: float, power: float = 0.95) -> float:
-    """The smallest true value whose interval would lie above `threshold` with probability `power`."""
-    return float(threshold + (special.stdtrit(df, (1 + LEVEL) / 2) + special.stdtrit(df, power)) * se)
 
 
 def auroc(

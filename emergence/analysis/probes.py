@@ -2,7 +2,7 @@
 
 In: `Readings.hidden` of step 0. Out: accuracies per layer, each beside that of a control task (Hewitt & Liang
 2019, arXiv:1909.03368): classes given at random to the first operand, the same one in training and test. A
-probe that learns those by heart is a clever probe, not a telling one; selectivity is what the real task has
+probe that learns those by heart has a large capacity and shows nothing; selectivity is what the real task has
 over that. Probes are trained on the selection half and judged on the evaluation half: no problem is in both.
 """
 
@@ -18,25 +18,52 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from ..readings.readings import Prompt, Readings
-from . import permutation
+from ..readings.readings import EVALUATION, SELECTION, Prompt, Readings
+from . import intervals, permutation
 
 STRENGTH = 0.1
 """Inverse L2 penalty, on standardised features; fixed beforehand."""
 CONTROLS = 4
 """Control tasks averaged."""
 FOLDS = 3
+"""Of the cross-validation that chooses a layer; a class needs as many prompts in the selection half."""
 _SEED = 1909
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Probes of one band, judged on the evaluation half of one style, for one class."""
+class Probes:
+    """Probes of one base model and one style, fitted once at each layer; they serve every class."""
+
+    readings: Readings
+    style: str
+    layers: tuple[int, ...]
+    train_truth: Int[np.ndarray, " train"]
+    """Index into `readings.classes`, on the selection half."""
+    train_predicted: Int[np.ndarray, "layer train"]
+    """What each prompt of the selection half is taken for by a probe trained on the rest of that half."""
+    truth: Int[np.ndarray, " test"]
+    """Index into `readings.classes`, on the evaluation half."""
+    predicted: Int[np.ndarray, "layer test"]
+    """What each prompt of the evaluation half is taken for by the probe of the selection half."""
+    control_hits: Float[np.ndarray, "layer test"]
+    """Share of the control tasks whose label is read right; chance is 1 / classes."""
+
+    def confusion(self, index: int) -> Int[np.ndarray, "class class"]:
+        """Confusion table [true, read] of the probe at `layers[index]`, on the evaluation half."""
+        classes = len(self.readings.classes)
+        table = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(table, (self.truth, self.predicted[index]), 1)
+        return table
+
+
+@dataclass(frozen=True)
+class ProbeEvidence:
+    """What the probes of one band say about one class, on the evaluation half of one style."""
 
     layers: tuple[int, ...]
     chosen: int
     """Index into `layers`, by cross-validation within the selection half."""
-    selectivity: permutation.Interval
+    selectivity: intervals.Interval
     """Per layer: balanced accuracy (this class or another) minus that of the control tasks; best 0.5."""
     accuracy: Float[np.ndarray, " layer"]
     """Balanced accuracy, one class against the rest; chance 0.5."""
@@ -74,136 +101,160 @@ def fit(
         return np.full(len(new), y[0])
     model = LogisticRegression(C=STRENGTH, tol=1e-3, max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a probe stopped early is a weaker probe, no error
+        # A probe that is stopped early is a weaker probe, no error.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return np.asarray(model.fit(x, y).predict(new))
 
 
 def has_control(prompts: Sequence[Prompt]) -> bool:
     """Whether there is a control task: prompts of one's own have no operands to give labels to."""
-    return any(p.a or p.b for p in prompts)
+    return bool(prompts) and all(p.label is not None for p in prompts)
 
 
 def control_types(prompts: Sequence[Prompt]) -> Int[np.ndarray, " prompt"]:
-    """What a control task gives its labels to: the first operand, or its leading digit if few recur."""
-    train = {p.a for p in prompts if p.half == 0}
-    test = [p.a for p in prompts if p.half == 1]
-    recur = sum(a in train for a in test) >= len(test) / 3
-    return np.array([p.a if recur else int(str(abs(p.a))[0]) for p in prompts])
+    """What a control task gives its labels to: the first operand, or its leading digit if few recur.
+
+    Raises `ValueError` where a prompt has no label: see `has_control`.
+    """
+    labels = [p.label for p in prompts if p.label is not None]
+    if len(labels) < len(prompts):
+        raise ValueError(f"{len(prompts) - len(labels)} prompts have no control label")
+    train = {label for label, p in zip(labels, prompts, strict=True) if p.half == 0}
+    test = [label for label, p in zip(labels, prompts, strict=True) if p.half == 1]
+    recur = sum(label in train for label in test) >= len(test) / 3
+    return np.array([label if recur else int(str(abs(label))[0]) for label in labels])
 
 
 def control_labels(types: Int[np.ndarray, " prompt"], classes: int, index: int) -> Int[np.ndarray, " prompt"]:
     """Hewitt & Liang's control task: to each type a class at random, the same in training and test."""
     rng = np.random.default_rng([_SEED, index])
     known = np.unique(types)
-    given = rng.permutation(len(known)) % classes  # each class to as many types: never constant
-    return np.asarray(given[np.searchsorted(known, types)])
+    # Each class goes to as many types as the others: labels that are all the same would be no task.
+    labels = rng.permutation(len(known)) % classes
+    return np.asarray(labels[np.searchsorted(known, types)])
 
 
-class Bench:
-    """All probes of one base model and one style; the same fits serve every class."""
+def fit_all(readings: Readings, style: str, layers: Sequence[int]) -> Probes:
+    """Fit the probes and their control tasks at each layer.
 
-    def __init__(
-        self,
-        readings: Readings,
-        style: str,
-        layers: Sequence[int],
-        permutations: int = permutation.PERMUTATIONS,
-    ) -> None:
-        self._all = readings
-        self._permutations = permutations
-        self.layers = tuple(layers)
-        self.style = style
-        usable = [i for i, p in enumerate(readings.prompts) if p.style == style and p.half in (0, 1)]
-        self._prompts = [readings.prompts[i] for i in usable]
-        self._x = readings.hidden[:, usable].astype(float)
-        self._y = self._labels(self._prompts)
-        self._train = np.array([p.half == 0 for p in self._prompts], dtype=bool)
-        test, classes, types = ~self._train, len(readings.classes), control_types(self._prompts)
-        tasks = [self._y, *(control_labels(types, classes, i) for i in range(CONTROLS))]
-        read = np.stack([self._judge(layer, tasks) for layer in self.layers])
-        self._predicted = read[:, 0]
-        hits = np.mean([read[:, i] == tasks[i][test] for i in range(1, len(tasks))], axis=0)
-        seen = np.isin(types[test], types[self._train])
-        if (
-            seen.any()
-        ):  # an operand that training has not seen cannot be known by heart: it counts as the others do
-            hits[:, ~seen] = hits[:, seen].mean(axis=1, keepdims=True)
-        self._control_hits = hits
-        self._selection = np.stack([self._cross_validated(layer) for layer in self.layers])
+    `readings` are of one run; raises ValueError where a class has fewer than `FOLDS` prompts in the selection
+    half.
+    """
+    index = _index(readings.prompts, style, SELECTION, EVALUATION)
+    prompts = [readings.prompts[i] for i in index]
+    train = np.array([p.half == SELECTION for p in prompts], dtype=bool)
+    truth, types = _truth(readings, index), control_types(prompts)
+    tasks = [truth, *(control_labels(types, len(readings.classes), i) for i in range(CONTROLS))]
+    streams = [readings.hidden[layer, index].astype(float) for layer in layers]
+    predicted = np.stack([_predict_tasks(x, tasks, train) for x in streams])
+    return Probes(
+        readings=readings,
+        style=style,
+        layers=tuple(layers),
+        train_truth=truth[train],
+        train_predicted=np.stack([_cross_validated(x[train], truth[train]) for x in streams]),
+        truth=truth[~train],
+        predicted=predicted[:, 0],
+        control_hits=_control_hits(predicted[:, 1:], tasks[1:], types, train),
+    )
 
-    def _labels(self, prompts: Sequence[Prompt]) -> Int[np.ndarray, " prompt"]:
-        return np.array([self._all.classes.index(p.cls) for p in prompts])
 
-    def _judge(self, layer: int, tasks: Sequence[np.ndarray]) -> Int[np.ndarray, "task test"]:
-        a, b = rotated(self._x[layer][self._train], self._x[layer][~self._train])
-        return np.stack([fit(a, y[self._train], b) for y in tasks])
+def evaluate(probes: Probes, cls: str, permutations: int = permutation.PERMUTATIONS) -> ProbeEvidence:
+    """The evidence that the probes give for one class; its p comes from so many permutations."""
+    classes = probes.readings.classes
+    k, n = classes.index(cls), len(classes)
+    truth = probes.truth == k
+    hits = (probes.predicted == k) == truth
+    # Chance of the control accuracy is 1 / classes: put it on the scale of a balanced accuracy.
+    control = 0.5 + 0.5 * (n * probes.control_hits - 1) / (n - 1)
+    strata = [(0.5 * hits - share * control)[:, w].T[None] for share, w in _shares(truth)]
+    chosen = int(_balanced(probes.train_predicted == k, probes.train_truth == k).argmax())
+    return ProbeEvidence(
+        layers=probes.layers,
+        chosen=chosen,
+        selectivity=intervals.bootstrap(*strata),
+        accuracy=_balanced(probes.predicted == k, truth),
+        control=control.mean(axis=1),
+        p=_chance(probes.predicted[chosen] == k, truth, permutations),
+        n=int(truth.sum()),
+        unseen=_unseen(probes, k, probes.layers[chosen]),
+    )
 
-    def _cross_validated(self, layer: int) -> Int[np.ndarray, " train"]:
-        """What each prompt of the selection half is taken for by a probe trained on the rest of that half."""
-        x, y = self._x[layer][self._train], self._y[self._train]
-        out = np.empty(len(y), dtype=np.int64)
-        for train, held in StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED).split(x, y):
-            a, b = rotated(x[train], x[held])
-            out[held] = fit(a, y[train], b)
-        return out
 
-    def probe(self, cls: str) -> Probe:
-        """The probes' evidence for one class."""
-        k = self._all.classes.index(cls)
-        truth = self._y[~self._train] == k
-        hits = (self._predicted == k) == truth
-        # Chance of the control accuracy is 1 / classes: put it on the scale of a balanced accuracy.
-        n = len(self._all.classes)
-        control = 0.5 + 0.5 * (n * self._control_hits - 1) / (n - 1)
-        strata = [(0.5 * hits - share * control)[:, w].T[None] for share, w in _shares(truth)]
-        chosen = int(_balanced(self._selection == k, self._y[self._train] == k).argmax())
-        return Probe(
-            layers=self.layers,
-            chosen=chosen,
-            selectivity=permutation.bootstrap(*strata),
-            accuracy=_balanced(self._predicted == k, truth),
-            control=control.mean(axis=1),
-            p=_chance(self._predicted[chosen] == k, truth, self._permutations),
-            n=int(truth.sum()),
-            unseen=self._unseen(k, self.layers[chosen]),
-        )
+def _index(prompts: Sequence[Prompt], style: str, *halves: int) -> list[int]:
+    return [i for i, p in enumerate(prompts) if p.style == style and p.half in halves]
 
-    def confusion(self, index: int) -> Int[np.ndarray, "class class"]:
-        """Confusion table [true, read] of the probe at `layers[index]`, on the evaluation half."""
-        classes = len(self._all.classes)
-        table = np.zeros((classes, classes), dtype=np.int64)
-        np.add.at(table, (self._y[~self._train], self._predicted[index]), 1)
-        return table
 
-    def _unseen(self, k: int, layer: int) -> dict[str, float]:
-        """Held-out operands (no number of a test problem is in a training problem), and held-out styles."""
-        found = {}
-        numbers = sorted({n for p in self._prompts for n in (p.a, p.b)})
-        low = set(np.random.default_rng(_SEED).permutation(numbers)[: len(numbers) // 2].tolist())
-        train = np.array([p.a in low and p.b in low for p in self._prompts])
-        test = np.array([p.a not in low and p.b not in low for p in self._prompts])
-        if _enough(self._y[train]) and _enough(self._y[test]):
-            x = self._x[layer]
-            a, b = rotated(x[train], x[test])
-            found["operands"] = _score(fit(a, self._y[train], b), self._y[test], k)
-        for style in dict.fromkeys(p.style for p in self._all.prompts if p.style != self.style):
-            other = [i for i, p in enumerate(self._all.prompts) if p.style == style and p.half == 1]
-            if other:
-                y = self._labels([self._all.prompts[i] for i in other])
-                x = self._x[layer][self._train]
-                a, b = rotated(x, self._all.hidden[layer, other].astype(float))
-                found[style] = _score(fit(a, self._y[self._train], b), y, k)
-        return found
+def _truth(readings: Readings, index: Sequence[int]) -> Int[np.ndarray, " n"]:
+    return np.array([readings.classes.index(readings.prompts[i].cls) for i in index], dtype=np.int64)
+
+
+def _predict_tasks(
+    x: Float[np.ndarray, "prompt hidden"], tasks: Sequence[np.ndarray], train: Bool[np.ndarray, " prompt"]
+) -> Int[np.ndarray, "task test"]:
+    a, b = rotated(x[train], x[~train])
+    return np.stack([fit(a, labels[train], b) for labels in tasks])
+
+
+def _control_hits(
+    predicted: Int[np.ndarray, "layer task test"],
+    tasks: Sequence[np.ndarray],
+    types: Int[np.ndarray, " prompt"],
+    train: Bool[np.ndarray, " prompt"],
+) -> Float[np.ndarray, "layer test"]:
+    """Share of the control tasks whose label is read right, for each prompt of the evaluation half."""
+    hits = np.mean([predicted[:, i] == labels[~train] for i, labels in enumerate(tasks)], axis=0)
+    seen = np.isin(types[~train], types[train])
+    if seen.any():
+        # An operand that training has not seen cannot be known by heart: it counts as the others do.
+        hits[:, ~seen] = hits[:, seen].mean(axis=1, keepdims=True)
+    return np.asarray(hits)
+
+
+def _cross_validated(
+    x: Float[np.ndarray, "train hidden"], y: Int[np.ndarray, " train"]
+) -> Int[np.ndarray, " train"]:
+    """What each prompt is taken for by a probe trained on the prompts of the other folds."""
+    predicted = np.empty(len(y), dtype=np.int64)
+    for train, held in StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED).split(x, y):
+        a, b = rotated(x[train], x[held])
+        predicted[held] = fit(a, y[train], b)
+    return predicted
+
+
+def _unseen(probes: Probes, k: int, layer: int) -> dict[str, float]:
+    """Balanced accuracy on held-out operands, and on each held-out style.
+
+    For operands the probe is trained anew: no number of a test problem is in a training problem.
+    """
+    readings, prompts = probes.readings, probes.readings.prompts
+
+    def score(train: Sequence[int], test: Sequence[int]) -> float:
+        a, b = rotated(*(readings.hidden[layer, index].astype(float) for index in (train, test)))
+        predicted = fit(a, _truth(readings, train), b)
+        return float(_balanced((predicted == k)[None], _truth(readings, test) == k)[0])
+
+    scores = {}
+    train, test = _unseen_operands(prompts, _index(prompts, probes.style, SELECTION, EVALUATION))
+    if _enough(_truth(readings, train)) and _enough(_truth(readings, test)):
+        scores["operands"] = score(train, test)
+    train = _index(prompts, probes.style, SELECTION)
+    for style in dict.fromkeys(p.style for p in prompts if p.style != probes.style):
+        if test := _index(prompts, style, EVALUATION):
+            scores[style] = score(train, test)
+    return scores
+
+
+def _unseen_operands(prompts: Sequence[Prompt], index: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Problems of half of all numbers, and problems of the other half; those that mix them are in neither."""
+    operands = {i: set(prompts[i].numbers) for i in index if prompts[i].numbers}
+    numbers = sorted(set().union(*operands.values()))
+    half = set(np.random.default_rng(_SEED).permutation(numbers)[: len(numbers) // 2].tolist())
+    return [i for i, n in operands.items() if n <= half], [i for i, n in operands.items() if not n & half]
 
 
 def _enough(y: Int[np.ndarray, " n"]) -> bool:
     return len(y) > 0 and bool(np.bincount(y)[np.unique(y)].min() >= 3) and len(np.unique(y)) > 1
-
-
-def _score(read: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], k: int) -> float:
-    return float(_balanced((read == k)[None], truth == k)[0])
 
 
 def _shares(truth: Bool[np.ndarray, " n"]) -> list[tuple[float, Bool[np.ndarray, " n"]]]:

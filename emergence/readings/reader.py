@@ -7,12 +7,9 @@ The base model is read once, as step 0 of every run; that step 0 *is* the base m
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,90 +19,47 @@ from ..errors import BrokenExperiment
 from ..lens.logit_lens import LogitLens
 from ..models import loading as models
 from ..progress import SILENT, Progress
-from ..store import store
-from ..tasks import task as tasks
-from ..tasks import vocabulary as tokens
-from .readings import Prompt, Readings
+from ..store.store import Store, write_atomic
+from ..training.run import Run
+from .plan import Plan
+from .readings import Readings, Study
 
 TOP_K = 5
 BASE = "base.npz"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is read, the same for every run: prompts, their ids, and the token sets of each style."""
+def read_study(
+    lens: LogitLens,
+    plan: Plan,
+    runs: Sequence[Run],
+    store: Store,
+    spec: Mapping[str, Any],
+    progress: Progress = SILENT,
+) -> Study:
+    """Every layer of every checkpoint of every run, and the base model once; what is kept is not read again.
 
-    prompts: tuple[Prompt, ...]
-    prompt_ids: tuple[tuple[int, ...], ...]
-    classes: tuple[str, ...]
-    words: dict[str, dict[str, tuple[int, ...]]]
-    """By style, then class: the style's own words are not in it."""
-    glyphs: dict[str, tuple[int, ...]]
-    random_words: dict[str, tuple[int, ...]]
-    answer_ids: tuple[int, ...]
-    own_answer: tuple[int, ...]
-
-    @property
-    def token_sets(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Ids by family and class; a word that counts in any style is a word."""
-        words = {c: tuple(sorted({i for s in self.words.values() for i in s[c]})) for c in self.classes}
-        return {"words": words, "glyphs": self.glyphs, "random_words": self.random_words}
-
-    def spec(self) -> dict[str, Any]:
-        """Everything that decides what is read, for the store's key."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
-
-
-def plan(
-    tokenizer: Any,
-    vocabulary: tokens.Vocabulary,
-    test: Sequence[tasks.Item],
-    shown: Sequence[Prompt],
-    styles: Sequence[str],
-    random_words: Mapping[str, tuple[int, ...]],
-    seed: int,
-) -> Plan:
-    """Prompts of all styles with their halves, and every id that is looked at.
-
-    A problem is in the same half in every style: no layer is chosen on a problem that it is judged on.
+    `spec` is all that decides a reading but the checkpoint.
     """
-    half = _halves(test, seed)
-    prompts = [
-        Prompt(p.prompt(style), p.cls, p.a, p.b, str(p.answer), style, half[p])
-        for style in styles
-        for p in test
-    ]
-    prompts += shown
-    prompt_ids = tuple(tokens.encode_prompt(tokenizer, p.text) for p in prompts)
-    firsts = [tokens.encode_answer(tokenizer, p.text, p.answer)[0] for p in prompts]
-    answer_ids = sorted(set(firsts))
-    return Plan(
-        prompts=tuple(prompts),
-        prompt_ids=prompt_ids,
-        classes=tuple(vocabulary.words),
-        words={
-            style: vocabulary.for_style(
-                style,
-                [p.text for p in prompts if p.style == style],
-                [ids for p, ids in zip(prompts, prompt_ids, strict=True) if p.style == style],
-            )
-            for style in dict.fromkeys(p.style for p in prompts)
-        },
-        glyphs=dict(vocabulary.glyphs),
-        random_words=dict(random_words),
-        answer_ids=tuple(answer_ids),
-        own_answer=tuple(answer_ids.index(i) for i in firsts),
-    )
+    kept = store.get_or_build("base", spec, lambda folder: read_base(lens, plan, folder, progress))
+    base = load(kept.file(BASE))
+    return Study(tuple(_readings(lens, plan, run, store, spec, base, progress) for run in runs))
 
 
-def _halves(test: Sequence[tasks.Item], seed: int) -> dict[tasks.Item, int]:
-    rng = np.random.default_rng([seed, 7])
-    half = {}
-    for cls in dict.fromkeys(p.cls for p in test):
-        members = [p for p in test if p.cls == cls]
-        for rank, index in enumerate(rng.permutation(len(members))):
-            half[members[index]] = rank % 2
-    return half
+def _readings(
+    lens: LogitLens,
+    plan: Plan,
+    run: Run,
+    store: Store,
+    spec: Mapping[str, Any],
+    base: Mapping[str, np.ndarray],
+    progress: Progress,
+) -> Readings:
+    def build(folder: Path) -> None:
+        read_run(lens, plan, run.checkpoints, folder, f"{run.arm} seed {run.seed}", progress)
+
+    kept = store.get_or_build("readings", spec, build, parent=run.entry)
+    each = {step: load(kept.file(file_of(step))) for step in run.checkpoints if step > 0}
+    return assemble(run.arm, run.seed, plan, base, each)
 
 
 def read(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
@@ -156,7 +110,6 @@ def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SI
 
 
 def read_run(
-    model: Any,
     lens: LogitLens,
     plan: Plan,
     checkpoints: Mapping[int, Path],
@@ -168,7 +121,7 @@ def read_run(
     later = [step for step in sorted(checkpoints) if step > 0]
     few = list(plan.prompt_ids[:4])
     base = np.asarray(lens.logits(few))
-    with models.adapted(model, checkpoints[0]):
+    with models.adapted(lens.model, checkpoints[0]):
         _require(
             np.array_equal(base, lens.logits(few)), checkpoints[0], "differs from the base model at step 0"
         )
@@ -176,7 +129,7 @@ def read_run(
         for step in later:
             path = folder / file_of(step)
             if not _whole(path):
-                with models.adapted(model, checkpoints[step]):
+                with models.adapted(lens.model, checkpoints[step]):
                     applied = not np.array_equal(base, lens.logits(few))
                     _require(applied, checkpoints[step], "changes nothing: it is not applied")
                     _save(path, read(lens, plan))
@@ -240,4 +193,4 @@ def _whole(path: Path) -> bool:
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    store.write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())

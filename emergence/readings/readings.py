@@ -5,11 +5,17 @@ In: what `reader` kept beside the runs. Out: `Readings`, one a run, and the `Stu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..errors import BrokenExperiment
+from ..wording import quoted
+
+SELECTION, EVALUATION = 0, 1
+"""Halves of the test prompts: layers are chosen on one, and judged on the other."""
 STRENGTH = 0.10
 """The own-class mass above which a layer says something: the threshold of predictions about mass."""
 
@@ -20,13 +26,17 @@ class Prompt:
 
     text: str
     cls: str
-    a: int
-    b: int
     answer: str
     style: str
     half: int
     """0: selection half (layers are chosen on it); 1: evaluation half (judged on it);
     -1: shown only, such as the config's `test_prompts`, and part of no statistic."""
+    key: str
+    """The same for the same problem in every style, and for commuted pairs: `7 * 8`."""
+    label: int | None = None
+    """What a control task gives its labels to: the first operand; None where there is none."""
+    numbers: tuple[int, ...] = ()
+    """The operands; empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Readings:
     prompts: tuple[Prompt, ...]
     classes: tuple[str, ...]
     words: Float[np.ndarray, "step layer prompt class"]
-    """Log-mass on each class's operation words (in `worded` prompts without the style's own words)."""
+    """Log-mass on each class's words, without those that stand in the prompts of the style (`plus`)."""
     glyphs: Float[np.ndarray, "step layer prompt class"]
-    """Log-mass on each class's operator glyphs: copying, counts for no classifier."""
+    """Log-mass on each class's glyphs (`+`), which stand in the prompts: copying, no classifier."""
     random_words: Float[np.ndarray, "step layer prompt set"]
     """Log-mass on frequency-matched random word sets."""
     answers: Float[np.ndarray, "step layer prompt answer"]
@@ -84,3 +94,45 @@ class Study:
         if name == "base":
             return self.runs[:1]
         return tuple(sorted((r for r in self.runs if r.arm == name), key=lambda r: r.seed))
+
+
+def disjoint(prompts: Sequence[Prompt]) -> None:
+    """Refuse readings whose layers would be chosen on problems that they are judged on.
+
+    Raises
+    ------
+    BrokenExperiment
+        A problem (commuted pairs are one) is in both halves of a style.
+    """
+    halves: dict[tuple[str, str], set[int]] = {}
+    for p in prompts:
+        if p.half in (SELECTION, EVALUATION):
+            halves.setdefault((p.style, p.key), set()).add(p.half)
+    both = [quoted(key) for (_, key), found in halves.items() if len(found) > 1]
+    if both:
+        raise BrokenExperiment(
+            f"layers would be chosen and judged on the same prompts: {len(both)} problems are in both "
+            f"halves, such as {both[0]}; give each problem one half"
+        )
+
+
+def separate(token_sets: dict[str, dict[str, tuple[int, ...]]]) -> None:
+    """Refuse token sets that count one token twice.
+
+    Raises
+    ------
+    BrokenExperiment
+        Glyphs are counted as words, or two classes share a token.
+    """
+    words = [(c, i) for c, ids in token_sets.get("words", {}).items() for i in ids]
+    glyphs = {i for ids in token_sets.get("glyphs", {}).values() for i in ids}
+    if shared := sorted({i for _, i in words} & glyphs):
+        raise BrokenExperiment(
+            f"glyphs are counted as words: token ids {shared} are in both families; that is copying"
+        )
+    owner: dict[int, str] = {}
+    for c, i in words:
+        if owner.setdefault(i, c) != c:
+            raise BrokenExperiment(
+                f"token id {i} is a word of both {owner[i]} and {c}; classes must not overlap"
+            )

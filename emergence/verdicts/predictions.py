@@ -1,7 +1,7 @@
-"""What is claimed, before anything is trained: `Prediction`, the bands, the table, and its check.
+"""What is claimed, before anything is trained: `Prediction`, the bands, the table.
 
-In: `hypotheses/<experiment>/predictions.py` and a config. Out: a `Table`, or one line that says what cannot
-be judged as it is written. Nothing here has seen a result.
+In: `hypotheses/<experiment>/predictions.py`. Out: a `Table`. Nothing here has seen a result, and nothing here
+loads a statistics package: every door reads the table first. `checking` holds it against a config.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.settings import Config
 from ..errors import UsageError
 from ..readings.readings import STRENGTH
 
@@ -28,10 +27,10 @@ TESTS = (
     "replication",
     "probe",
 )
+"""The criteria by name; `criteria.CRITERIA` has the function of each."""
 FAMILIES = ("words", "answer", "words or answer", "random words", "stream")
 TARGET_DEPTH = 0.54
 """Where GPT-OSS's classifier sits, and where the classification term of the arm `classified` is put."""
-MIN_PROMPTS = 10
 
 BANDS: dict[str, tuple[float, float]] = {"intermediate": (0.0, 1.0), "middle": (0.25, 0.75)}
 """Ranges of depth, both ends included; the output layer is in none. `at 54 %` is the third: see `layers`."""
@@ -91,6 +90,25 @@ class Prediction:
     untrained_style: bool = False
     """The claim is about a style that is not trained on."""
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that the claim may be about: `words or answer` are two."""
+        return tuple(self.family.split(" or "))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over every field that is not at its default, by name.
+
+        A field that is added later, at its default, so changes no hash and orphans no finding. A default that
+        is itself changed would change none either: give the field another name, or raise the table's VERSION.
+        """
+        given = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
+        }
+        return _sha256(given)
+
 
 @dataclass(frozen=True)
 class Table(Sequence[Prediction]):
@@ -111,9 +129,13 @@ class Table(Sequence[Prediction]):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over every field of every prediction, bands included."""
-        content = [[dataclasses.asdict(p) for p in self.rows], BANDS, TARGET_DEPTH]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the hashes of the predictions and the bands that they name; `version` is not in it."""
+        bands = BANDS | {AT_TARGET: TARGET_DEPTH}
+        return _sha256([[p.hash for p in self.rows], {p.band: bands.get(p.band) for p in self.rows}])
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_predictions(path: Path) -> Table:
@@ -131,113 +153,7 @@ def load_predictions(path: Path) -> Table:
     names = runpy.run_path(str(path))
     rows, version = names.get("PREDICTIONS"), names.get("VERSION")
     if not isinstance(rows, tuple) or not all(isinstance(p, Prediction) for p in rows) or not rows:
-        raise UsageError(
-            f"{path}: PREDICTIONS must be a tuple of emergence.predictions.Prediction with one at least"
-        )
+        raise UsageError(f"{path}: PREDICTIONS must be a tuple of emergence.Prediction with one at least")
     if not isinstance(version, int):
         raise UsageError(f"{path}: VERSION must be a whole number; raise it with every change of the table")
     return Table(rows, version)
-
-
-def check(predictions: Sequence[Prediction], experiment: Config) -> tuple[str, ...]:
-    """Tell, before anything is trained, which predictions cannot be judged under this config.
-
-    Returns notices: predictions that are inconclusive for certain, such as one seed where replication is
-    claimed (a run with `--seeds 1` is allowed; it speaks of itself only), or no p that could be small enough.
-
-    Raises
-    ------
-    UsageError
-        All problems at once: unknown arm, band, family or test, a style that is not read, one class, fewer
-        than 10 prompts a class, an id twice, a premise that is not in the table, replication with fewer than
-        two seeds asked.
-    """
-    ids = [p.id for p in predictions]
-    problems = [
-        f"{i}: is in the table {ids.count(i)} times; give each its own id"
-        for i in sorted({*ids})
-        if ids.count(i) > 1
-    ]
-    problems += _task_problems(experiment)
-    for p in predictions:
-        problems += [f"{p.id}: {text}" for text in _problems(p, ids, experiment)]
-    if problems:
-        raise UsageError("; ".join(problems))
-    told = {p.id: _notices(p, experiment) for p in predictions}
-    for id_, why in _undecidable(predictions, experiment).items():
-        told[id_] = told[id_] or [why]
-    return tuple(f"{id_}: {text}" for id_, texts in told.items() for text in texts)
-
-
-def _undecidable(predictions: Sequence[Prediction], experiment: Config) -> dict[str, str]:
-    from . import reach  # with SciPy, for which `emergence list` need not wait
-
-    tests = {p.id: p.test for p in predictions}
-    return {
-        id_: f"{'can never be refuted' if tests[id_] == 'no classifier' else 'will be inconclusive'}: {why}"
-        for id_, why in reach.undecidable(predictions, experiment).items()
-    }
-
-
-def _task_problems(experiment: Config) -> list[str]:
-    task = experiment.task
-    found = []
-    if len(task.classes) < 2:
-        found.append(
-            f"operations: {', '.join(task.classes)}; a classifier tells classes apart, name two at least"
-        )
-    if task.num_test < MIN_PROMPTS:
-        found.append(
-            f"num_test={task.num_test} prompts a class; at least {MIN_PROMPTS} are needed for an interval"
-        )
-    return found
-
-
-def _problems(p: Prediction, ids: Sequence[str], experiment: Config) -> list[str]:
-    arms = ["base", *(a.name for a in experiment.arms)]
-    found = []
-    if p.arm not in arms:
-        found.append(f"arm {p.arm!r} is not in the config; it has {', '.join(arms)}")
-    if p.band not in (*BANDS, AT_TARGET):
-        found.append(f"band {p.band!r} is unknown; known bands: {', '.join([*BANDS, AT_TARGET])}")
-    if p.family not in FAMILIES:
-        found.append(f"family {p.family!r} is unknown; known families: {', '.join(FAMILIES)}")
-    if p.test not in TESTS:
-        found.append(f"test {p.test!r} is unknown; known tests: {', '.join(TESTS)}")
-    if p.style not in experiment.task.read_styles:
-        found.append(
-            f"style {p.style!r} is not read; add it to read_styles ({', '.join(experiment.task.read_styles)})"
-        )
-    if p.untrained_style and p.style in experiment.task.styles:
-        found.append(
-            f"style {p.style!r} is trained on, and the claim is about one that is not; drop it from styles"
-        )
-    if not 0 < p.alpha < 1:
-        found.append(f"alpha={p.alpha:g} is no error rate; it lies between 0 and 1, 0.01 by default")
-    if p.premise and p.premise not in ids:
-        found.append(f"premise {p.premise!r} is not in the table")
-    if p.test == "replication" and p.min_seeds < 2:
-        found.append(
-            f"claims replication with min_seeds={p.min_seeds}; one run replicates nothing, ask for 2 at least"
-        )
-    return found
-
-
-def _notices(p: Prediction, experiment: Config) -> list[str]:
-    if p.arm == "base":
-        return []
-    arm = experiment.arm(p.arm)
-    found = []
-    if len(arm.seeds) < p.min_seeds:
-        found.append(
-            f"will be inconclusive: it needs {p.min_seeds} seeds, arm {p.arm} has {len(arm.seeds)}; add seeds"
-        )
-    if p.test == "growth" and len(arm.checkpoint_steps) < 3:
-        found.append(
-            f"will be inconclusive: a trend needs three checkpoints, arm {p.arm} has {arm.checkpoint_steps}"
-        )
-    if p.band == AT_TARGET and math.floor(arm.classifier_layer_pct * 100) != math.floor(TARGET_DEPTH * 100):
-        found.append(
-            f"looks at 54 % depth, arm {p.arm} puts its classification term at {arm.classifier_layer_pct:.0%}"
-        )
-    return found

@@ -1,7 +1,8 @@
 """Simulated `Readings` and `Study` with a truth that is known: planted mass, bias, copying, seed noise.
 
 `study(Plant("sft", "answer", layer=9, mass=0.4))` is a study in which exactly that holds. What is not planted
-is background: every token set holds about 0.1 % of the probability, whichever the prompt.
+is background: every token set holds about 0.1 % of the probability, whichever the prompt. The only simulator
+of readings, and the only place where the tests make a `Prompt` of an arithmetic problem.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ APPLY = {"add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": 
 ARMS = {"sft": 3, "shuffled": 1, "classified": 2}
 STEPS = (0, 50, 100, 200)
 BACKGROUND = 1e-3
+OTHER_TOKENS = 6
+"""Ids below this are likeliest tokens that are no answer; an answer's id is `ord` of its first character."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Plant:
     """Only these seeds have it; None: all."""
 
 
+def prompt(operation: str, a: int, b: int, style: str, half: int, text: str = "") -> Prompt:
+    """A problem as a prompt; `text` in place of the style's own words. `half` -1 is only shown."""
+    symbolic = f"{a} {SYMBOL[operation]} {b} = "
+    text = text or (symbolic if style == "symbolic" else f"What is {a} {WORD[operation]} {b}? ")
+    answer, key = str(APPLY[operation](a, b)), f"{a} {SYMBOL[operation]} {b}"
+    return Prompt(text, operation, answer, style, half, key, a, (a, b))
+
+
 def prompts(
     per_class: int = 60, styles=("symbolic", "worded"), operations=OPERATIONS, seed: int = 0
 ) -> tuple[Prompt, ...]:
@@ -54,10 +65,7 @@ def prompts(
     for op in operations:
         pairs = [(a, b) for a in range(2, 60) for b in range(2, a + 1)]
         chosen = [pairs[i] for i in rng.permutation(len(pairs))[:per_class]]
-        for i, (a, b) in enumerate(chosen):
-            for style in styles:
-                text = f"{a} {SYMBOL[op]} {b} = " if style == "symbolic" else f"What is {a} {WORD[op]} {b}? "
-                out.append(Prompt(text, op, a, b, str(APPLY[op](a, b)), style, i % 2))
+        out += [prompt(op, a, b, style, i % 2) for i, (a, b) in enumerate(chosen) for style in styles]
     return tuple(out)
 
 
@@ -85,6 +93,7 @@ class _World:
     effect: np.ndarray
     answer_ids: np.ndarray
     own: np.ndarray
+    copied: np.ndarray | None
 
 
 def _masks(world: _World, plant: Plant) -> np.ndarray:
@@ -156,15 +165,14 @@ def _run(
     correct = rng.random((s, n)) < chance
     correct[0] = np.random.default_rng([rng_seed, 5]).random(n) < chance[0]
     log = {k: np.log(np.minimum(v, 1.0)).astype(np.float32) for k, v in arrays.items()}
+    top_ids, top_log_probs, entropy, kl = _likeliest(
+        world, np.random.default_rng([rng_seed, 9, *arm.encode(), seed])
+    )
     return Readings(
         arm=arm, seed=seed, steps=world.steps, prompts=world.prompts, classes=world.operations,
         words=log["words"], glyphs=log["glyphs"], random_words=log["random_words"], answers=log["answer"],
-        answer_ids=world.answer_ids, own_answer=world.own,
-        top_ids=np.zeros((s, layers, n, 5), dtype=np.int64),
-        top_log_probs=np.full((s, layers, n, 5), np.log(0.1), dtype=np.float32),
-        entropy=np.full((s, layers, n), 3.0, dtype=np.float32),
-        kl=np.broadcast_to(np.linspace(5, 0, layers, dtype=np.float32)[None, :, None], (s, layers, n)).copy(),
-        correct=correct, hidden=hidden,
+        answer_ids=world.answer_ids, own_answer=world.own, top_ids=top_ids, top_log_probs=top_log_probs,
+        entropy=entropy, kl=kl, correct=correct, hidden=hidden, copied=world.copied,
         token_sets={
             "words": {op: (100 + 2 * i, 101 + 2 * i) for i, op in enumerate(world.operations)},
             "glyphs": {op: (200 + i,) for i, op in enumerate(world.operations)},
@@ -173,12 +181,22 @@ def _run(
     )  # fmt: skip
 
 
+def _likeliest(world: _World, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """What no verdict asks for: the five likeliest tokens and their log-probabilities, entropy, KL."""
+    shape = (len(world.steps), world.n_layers, len(world.prompts))
+    ids = rng.choice(np.concatenate([np.arange(OTHER_TOKENS), world.answer_ids]), (*shape, 5))
+    shares = rng.random((*shape, 1), dtype=np.float32) * np.float32([0.5, 0.2, 0.15, 0.1, 0.05])
+    depth = np.linspace(1, 0, world.n_layers, dtype=np.float32)[:, None]
+    entropy, kl = (6 * depth * rng.random(shape, dtype=np.float32) for _ in range(2))
+    return ids, np.log(shares + np.float32(1e-6)), entropy, kl
+
+
 def _hidden(world: _World, plants: tuple[Plant, ...], width: int, rng: np.random.Generator) -> np.ndarray:
     """Streams of the base model: noise, the operands (so that a control task is learnt), plants."""
     n = len(world.prompts)
     streams = rng.standard_normal((world.n_layers, n, width))
     operands = rng.standard_normal((100, width))
-    streams += operands[[p.a for p in world.prompts]] * 0.3
+    streams += operands[[p.label for p in world.prompts]] * 0.3
     codes = {op: rng.standard_normal(width) for op in world.operations}
     for plant in plants:
         if plant.family == "hidden":
@@ -201,23 +219,27 @@ def study(
     walk: bool = False,
     shared: float = 0.5,
     hidden: int = 24,
+    shown: tuple[Prompt, ...] = (),
+    copying: bool = False,
     rng_seed: int = 0,
 ) -> Study:
     """A study in which exactly the plants are true.
 
     `prompt_sd`, `seed_sd` and `wobble` are the standard deviations of planted mass between prompts, seeds and
-    checkpoints; with `walk`, what a checkpoint adds stays.
+    checkpoints; with `walk`, what a checkpoint adds stays. `shown` prompts are read after the generated ones.
+    With `copying` the prompts that contain their own answer's first character are known as copied.
     """
     rng = np.random.default_rng([rng_seed, 1])
-    items = prompts(per_class, styles, operations, rng_seed)
+    items = prompts(per_class, styles, operations, rng_seed) + shown
     effect_of = {}  # a problem has one effect, in whatever style it is asked
     for p in items:
-        effect_of.setdefault((p.cls, p.a, p.b), rng.standard_normal())
+        effect_of.setdefault(p.key, rng.standard_normal())
     answer_ids, own = np.unique([ord(p.answer[0]) for p in items], return_inverse=True)
     world = _World(
         items, tuple(operations), tuple(steps), n_layers, prompt_sd, seed_sd, wobble, walk, shared,
-        np.array([effect_of[p.cls, p.a, p.b] for p in items]),
+        np.array([effect_of[p.key] for p in items]),
         answer_ids.astype(np.int64), own.astype(np.int64),
+        np.array([p.answer[0] in p.text for p in items]) if copying else None,
     )  # fmt: skip
     streams = _hidden(world, plants, hidden, rng)
     runs = [_run(world, arm, seed, plants, streams, rng_seed) for arm, k in arms.items() for seed in range(k)]

@@ -11,18 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from places import HYPOTHESES
+from judged import ROW
 from scipy import stats
 from synthetic import BACKGROUND, Plant, _beta, study
 
-from emergence.analysis import evidence
-from emergence.analysis import permutation as statistics
-from emergence.verdicts import judging as verdicts
-from emergence.verdicts import predictions
+from emergence.analysis import evidence, intervals, masses, permutation
+from emergence.readings.readings import EVALUATION
+from emergence.verdicts import judging
 
-TABLE = predictions.load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py")
-ROW = {p.id: p for p in TABLE}
-SMALL = {
+TINY = {
     "n_layers": 8,
     "steps": (0, 100),
     "styles": ("symbolic",),
@@ -40,8 +37,8 @@ def simulate(n: int, prediction: str, *plants: Plant, **settings: object) -> Cou
     """Outcomes of `n` independent studies for one operation: operations of one study share its seeds."""
     found: Counter[str] = Counter()
     for k in range(n):
-        world = study(*plants, rng_seed=k, **(SMALL | settings))
-        found[verdicts.judge([ROW[prediction]], world)[0].outcome] += 1
+        world = study(*plants, rng_seed=k, **(TINY | settings))
+        found[judging.judge([ROW[prediction]], world)[0].outcome] += 1
     return found
 
 
@@ -178,7 +175,7 @@ COVERAGE = [
 
 @pytest.mark.parametrize(("seeds", "seed_sd", "mean", "prompt_sd", "n", "sims"), COVERAGE)
 def test_intervals_cover_the_truth_nearly_as_often_as_they_say(seeds, seed_sd, mean, prompt_sd, n, sims):
-    got = statistics.bootstrap(sample(seeds, seed_sd, mean, prompt_sd, n, sims))
+    got = intervals.bootstrap(sample(seeds, seed_sd, mean, prompt_sd, n, sims))
     misses = int((got.low > mean).sum()), int((got.high < mean).sum())
     refuse_above(0.06, sum(misses), sims)
     refuse_above(0.04, max(misses), sims)
@@ -198,7 +195,7 @@ def test_intervals_cover_over_the_whole_grid():
     for seeds in (1, 2, 3, 5):
         for seed_sd in (0.0, 0.01, 0.05) if seeds > 1 else (0.0,):
             for mean, prompt_sd in ((0.10, 0.06), (0.30, 0.20), (0.15, 0.08), (0.90, 0.08)):
-                got = statistics.bootstrap(sample(seeds, seed_sd, mean, prompt_sd, 30, 4000))
+                got = intervals.bootstrap(sample(seeds, seed_sd, mean, prompt_sd, 30, 4000))
                 cover = float(((got.low <= mean) & (got.high >= mean)).mean())
                 print(f"{seeds} seeds (sd {seed_sd}), mean {mean} (sd {prompt_sd}): coverage {cover:.3f}")
                 worst = min(worst, cover)
@@ -248,7 +245,7 @@ def _false_alarms(sims: int, **select: int) -> int:
     """How often the interval of the layer chosen among 29 lies above the truth, the same at all."""
     rng, errors = np.random.default_rng(9), 0
     world = study(n_layers=30, steps=(0,), styles=("symbolic",), hidden=2, arms={"sft": 1})
-    m = evidence.masses(world.runs, "symbolic", "words", "add").within(range(29))
+    m = masses.from_readings(world.runs, "symbolic", "words", "add").within(range(29))
     for _ in range(sims):
         own = _beta(np.full(m.own.shape, 0.10), 0.06, rng.standard_normal(m.own.shape))
         e = evidence.measure(replace(m, own=own), 0, False, **select)
@@ -261,15 +258,15 @@ def test_layers_chosen_and_judged_on_the_same_prompts_would_be_caught_here():
     sims = 50
     refuse_above(INTERVAL, _false_alarms(sims), sims)
     with pytest.raises(AssertionError, match="more than"):
-        refuse_above(INTERVAL, _false_alarms(sims, select=evidence.EVALUATION), sims)
+        refuse_above(INTERVAL, _false_alarms(sims, select=EVALUATION), sims)
 
 
 def test_permutation_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(3)
     labels, p, q = np.arange(24) < 8, [], []
     for _ in range(120):
-        p.append(statistics.separation(rng.random((1, 4, 24)), labels, 199)[1].min())
-        q.append(statistics.matching(rng.random((4, 16, 5)), rng.integers(5, size=16), 199).min())
+        p.append(permutation.separation(rng.random((1, 4, 24)), labels, 199)[1].min())
+        q.append(permutation.matching(rng.random((4, 16, 5)), rng.integers(5, size=16), 199).min())
     for values in (p, q):
         assert stats.kstest(values, "uniform").pvalue > 1e-3
         refuse_above(0.01, int((np.array(values) < 0.01).sum()), len(values))

@@ -7,17 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from places import HYPOTHESES
-from synthetic import Plant, study
+from judged import HYPOTHESIS, TABLE, judge
+from synthetic import Plant
 
-from emergence.config import loading as config
+from emergence.config import loading
 from emergence.errors import UsageError
-from emergence.verdicts import findings, predictions
-from emergence.verdicts import judging as verdicts
+from emergence.verdicts import Table, findings, load_predictions
 
-HYPOTHESIS = HYPOTHESES / "classifier_emergence"
-TABLE = predictions.load_predictions(HYPOTHESIS / "predictions.py")
-EXPERIMENT = config.load(HYPOTHESIS / "config.yaml")
+EXPERIMENT = loading.load(HYPOTHESIS / "config.yaml")
 WEIGHTS = "5" * 64
 
 
@@ -27,15 +24,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def table(folder: Path) -> predictions.Table:
-    return predictions.load_predictions(folder / "predictions.py")
+def table(folder: Path) -> Table:
+    return load_predictions(folder / "predictions.py")
 
 
 @pytest.fixture(scope="module")
 def judged():
     """E1 holds, E2 does not; nothing else is asked."""
-    world = study(Plant("sft", "answer", 5), n_layers=8, steps=(0, 100), styles=("symbolic",), hidden=2)
-    return verdicts.judge([p for p in TABLE if p.id in ("E1", "E2")], world)
+    return list(judge(["E1", "E2"], Plant("sft", "answer", 5), steps=(0, 100)).values())
 
 
 def test_nothing_is_expected_where_nothing_was_recorded(folder):
@@ -71,9 +67,10 @@ def test_findings_hold_for_their_model_and_config_only(folder, judged, change):
 )
 def test_a_record_is_not_replaced_by_what_was_measured_otherwise(folder, judged, options, weights, says):
     shutil.copy(HYPOTHESIS / "config.yaml", folder)
-    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    path = folder / "findings.json"
     before = path.read_bytes()
-    other = config.narrowed(EXPERIMENT, *options)
+    other = loading.narrowed(EXPERIMENT, *options)
     for attempt in (findings.recordable, lambda *a: findings.record(*a, TABLE, judged)):
         with pytest.raises(UsageError) as refused:
             attempt(folder, other, weights)
@@ -86,7 +83,7 @@ def test_a_record_is_not_replaced_by_what_was_measured_otherwise(folder, judged,
 def test_a_record_under_a_config_that_is_gone_is_told_by_its_hash(folder, judged):
     findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     with pytest.raises(UsageError, match=f"on record with config {EXPERIMENT.hash}, not [0-9a-f]{{12}}; run"):
-        findings.recordable(folder, config.narrowed(EXPERIMENT, None, 1))
+        findings.recordable(folder, loading.narrowed(EXPERIMENT, None, 1))
 
 
 def test_another_models_findings_stay(folder, judged):
@@ -98,13 +95,14 @@ def test_another_models_findings_stay(folder, judged):
 
 
 def test_recording_twice_writes_the_same_bytes(folder, judged):
-    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
-    before = path.read_bytes(), (folder / "FINDINGS.md").read_bytes()
-    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
-    assert (path.read_bytes(), (folder / "FINDINGS.md").read_bytes()) == before
+    content = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    before = (folder / "findings.json").read_bytes()
+    assert findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged) == content
+    assert (folder / "findings.json").read_bytes() == before
+    assert list(folder.glob("*INDINGS*")) == [], "the page is the report's to write"
 
 
-def _edit(folder: Path, old: str, new: str) -> predictions.Table:
+def _edit(folder: Path, old: str, new: str) -> Table:
     path = folder / "predictions.py"
     text = path.read_text()
     assert old in text
@@ -140,27 +138,17 @@ def test_a_damaged_findings_file_is_one_line(folder, text):
 
 
 def test_findings_json_has_the_evidence_and_no_nan(folder, judged):
-    path = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
-    entry = json.loads(path.read_text())["models"][EXPERIMENT.model]
+    content = findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
+    text = (folder / "findings.json").read_text()
+    assert json.loads(text) == json.loads(json.dumps(content)) == findings.load(folder)
+    entry = content["models"][EXPERIMENT.model]
     assert entry["predictions_version"] == TABLE.version
     kept = entry["findings"]["E1[add]"]
     verdict = judged[0]
     assert kept["outcome"] == "supported"
     assert kept["estimate"] == pytest.approx(verdict.estimate, rel=1e-5)
     assert (kept["low"] < kept["estimate"] < kept["high"], kept["layer"], kept["n_seeds"]) == (True, 5, 3)
-    assert "NaN" not in path.read_text()
-
-
-def test_findings_md_tells_refutations_first_in_words_and_figures(folder, judged):
-    findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
-    text = (folder / "FINDINGS.md").read_text()
-    assert text.index("### Refuted") < text.index("### Supported")
-    assert "3 falsified, 3 supported, 0 inconclusive" in text
-    assert (
-        "| E2 | SFT: an operation-word classifier emerges at some intermediate layer | ✗ 0 % [0, 0]" in text
-    )
-    assert "- **E1[multiply]** SFT: an answer classifier emerges at some intermediate layer" in text
-    assert "It emerged between steps 0 and 100." in text
+    assert "NaN" not in text
 
 
 def test_a_model_folder_goes_by_its_last_part(tmp_path):
@@ -175,12 +163,17 @@ def test_a_model_folder_goes_by_its_last_part(tmp_path):
 
 @pytest.mark.parametrize("name", ["classifier_emergence", "parity"])
 def test_the_findings_of_the_repository_are_of_its_configs_and_predictions(name):
-    """Whatever is written down was written for this table, and FINDINGS.md says the same."""
     place = HYPOTHESIS.parent / name
-    found, experiment = findings.load(place), config.load(place / "config.yaml")
+    content, experiment = findings.load(place), loading.load(place / "config.yaml")
     claims = table(place)
     findings.same_version(place, claims)
-    entry = found["models"][experiment.model]
+    entry = content["models"][experiment.model]
     assert (entry["config"], entry["predictions_version"]) == (experiment.hash, claims.version)
     findings.recordable(place, experiment, entry["weights"])
-    assert (place / "FINDINGS.md").read_text() == findings.markdown(found, experiment.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "claim"), [("E1[add]", ("E1", "add")), ("own-2[even [zero]]", ("own-2", "even [zero]"))]
+)
+def test_the_name_of_a_finding_is_its_claim_and_class(name, claim):
+    assert findings.claim_and_class(name) == claim

@@ -1,0 +1,157 @@
+"""What a table of predictions can decide under a config, said before anything is trained.
+
+In: the predictions and a config. Out: one error with all problems, or notices about claims that will be
+inconclusive. It also says how many permutations a table needs. A permutation p is never below
+1 / (permutations + 1), nor far below one over the number of different orders; Holm's adjustment then
+multiplies it by the number of confirmatory tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ..analysis import permutation
+from ..config.settings import Config
+from ..errors import UsageError
+from .predictions import AT_TARGET, BANDS, FAMILIES, TARGET_DEPTH, TESTS, Prediction
+
+MIN_PROMPTS = 10
+"""Test prompts a class below which no interval is worth the training."""
+MOST_PERMUTATIONS = 49_999
+"""More would fill a small machine's memory with their arrays: enough for 500 tests at 0.01."""
+
+
+def check(predictions: Sequence[Prediction], config: Config) -> tuple[str, ...]:
+    """Say, before anything is trained, which predictions cannot be judged under this config.
+
+    Returns notices, a line each, about predictions that are inconclusive for certain: because of one seed
+    where replication is claimed (a run with `--seeds 1` is allowed; it speaks of itself only), or of a p that
+    can never be small enough.
+
+    Raises
+    ------
+    UsageError
+        All problems at once: unknown arm, band, family or test, a style that is not read, one class, fewer
+        than 10 prompts a class, an id twice, a premise that is not in the table, replication with fewer than
+        two seeds asked.
+    """
+    ids = [p.id for p in predictions]
+    problems = [
+        f"{i}: is in the table {ids.count(i)} times; give each its own id"
+        for i in sorted({*ids})
+        if ids.count(i) > 1
+    ]
+    problems += _task_problems(config)
+    for p in predictions:
+        problems += [f"{p.id}: {text}" for text in _problems(p, ids, config)]
+    if problems:
+        raise UsageError("; ".join(problems))
+    undecidable = _undecidable(predictions, config)
+    notices = []
+    for p in predictions:
+        lines = list(_notices(p, config)) or undecidable.get(p.id, [])
+        notices += [f"{p.id}: {text}" for text in lines]
+    return tuple(notices)
+
+
+def permutations(predictions: Sequence[Prediction], classes: int) -> int:
+    """How many permutations let the smallest p pass Holm's adjustment; `MOST_PERMUTATIONS` at most.
+
+    For example, 51 tests at alpha 0.01 need 5,100: with 4,999 the smallest p would be 51 / 5000 after Holm. A
+    claim about one family or another counts twice, since its p is doubled for the choice.
+    """
+    confirmatory = [p for p in predictions if not p.control]
+    alpha = min((p.alpha for p in confirmatory), default=1.0)
+    tests = classes * sum(len(p.families) for p in confirmatory)
+    return min(MOST_PERMUTATIONS, max(permutation.PERMUTATIONS, math.floor(tests / alpha)))
+
+
+def _task_problems(config: Config) -> Iterator[str]:
+    task = config.task
+    if len(task.classes) < 2:
+        yield f"classes: {', '.join(task.classes)}; a classifier tells classes apart, name two at least"
+    if task.num_test < MIN_PROMPTS:
+        yield f"num_test={task.num_test} prompts a class; at least {MIN_PROMPTS} are needed for an interval"
+
+
+def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str]:
+    """What makes a prediction meaningless under this config."""
+    arms, task = ["base", *(a.name for a in config.arms)], config.task
+    if p.arm not in arms:
+        yield f"arm {p.arm!r} is not in the config; it has {', '.join(arms)}"
+    if p.band not in (*BANDS, AT_TARGET):
+        yield f"band {p.band!r} is unknown; known bands: {', '.join([*BANDS, AT_TARGET])}"
+    if p.family not in FAMILIES:
+        yield f"family {p.family!r} is unknown; known families: {', '.join(FAMILIES)}"
+    if p.test not in TESTS:
+        yield f"test {p.test!r} is unknown; known tests: {', '.join(TESTS)}"
+    if p.style not in task.read_styles:
+        yield f"style {p.style!r} is not read; add it to read_styles ({', '.join(task.read_styles)})"
+    if p.untrained_style and p.style in task.styles:
+        yield f"style {p.style!r} is trained on, and the claim is about one that is not; drop it from styles"
+    if not 0 < p.alpha < 1:
+        yield f"alpha={p.alpha:g} is no error rate; it lies between 0 and 1, 0.01 by default"
+    if p.premise and p.premise not in ids:
+        yield f"premise {p.premise!r} is not in the table"
+    if p.test == "replication" and p.min_seeds < 2:
+        yield (
+            f"claims replication with min_seeds={p.min_seeds}; one run replicates nothing, ask for 2 at least"
+        )
+
+
+def _notices(p: Prediction, config: Config) -> Iterator[str]:
+    """Why a prediction will be inconclusive, or is about another layer than the one that is trained."""
+    if p.arm == "base":
+        return
+    arm = config.arm(p.arm)
+    seeds, steps, depth = len(arm.seeds), arm.checkpoint_steps, arm.classifier_layer_pct
+    if seeds < p.min_seeds:
+        yield f"will be inconclusive: it needs {p.min_seeds} seeds, arm {p.arm} has {seeds}; add seeds"
+    if p.test == "growth" and len(steps) < 3:
+        yield f"will be inconclusive: a trend needs three checkpoints, arm {p.arm} has {steps}"
+    if p.band == AT_TARGET and math.floor(depth * 100) != math.floor(TARGET_DEPTH * 100):
+        yield f"looks at 54 % depth, arm {p.arm} puts its classification term at {depth:.0%}"
+
+
+def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str, list[str]]:
+    """For each claim that no data could support, the reason, by the claim's id.
+
+    With 5 checkpoints of one seed the smallest p is 0.008, and with 12 tests in the family 0.0008 is needed.
+    Every other claim is taken to have its smallest p as well, which is the most favourable case.
+    """
+    classes = len(config.task.classes)
+    m = permutations(predictions, classes)
+    rows = [p for p in predictions if not p.control]
+    smallest = [_smallest_p(p, config, m) for p in rows for _ in range(classes)]
+    adjusted = permutation.holm(smallest)
+    reasons = {}
+    for p, x, after in zip(rows, smallest[::classes], adjusted[::classes], strict=True):
+        if after >= p.alpha:
+            what = "can never be refuted" if p.test == "no classifier" else "will be inconclusive"
+            remedy = "split the table" if _orders(p, config) > m else _remedy(p)
+            reasons[p.id] = [
+                f"{what}: p is {x:.2g} at best, {after:.2g} after Holm over {len(smallest)} tests, "
+                f"not below {p.alpha:g}; {remedy}"
+            ]
+    return reasons
+
+
+def _smallest_p(p: Prediction, config: Config, m: int) -> float:
+    """The smallest p of the claim for one class: over `m` permutations, or all orders if those are fewer."""
+    return len(p.families) / min(m + 1, _orders(p, config))
+
+
+def _orders(p: Prediction, config: Config) -> int:
+    """In how many ways the labels of the evaluation half, or the checkpoints of a run, can be ordered."""
+    judged, classes = math.ceil(config.task.num_test / 2), len(config.task.classes)
+    if p.test == "growth" and p.arm != "base":
+        arm = config.arm(p.arm)
+        return int(math.factorial(len(arm.checkpoint_steps)) ** len(arm.seeds))
+    if p.test == "predicts correctness":
+        return math.comb(judged, judged // 2)
+    return math.factorial(judged) if p.family == "answer" else math.comb(judged * classes, judged)
+
+
+def _remedy(p: Prediction) -> str:
+    return "add checkpoints or seeds" if p.test == "growth" else "raise num_test"

@@ -1,0 +1,60 @@
+"""How a claim is judged, one module a criterion; each has one public function, `assess`.
+
+A criterion reads `Measurements` and gives an `Assessment` of one prediction, class and family. It decides no
+outcome: p-values are adjusted for one another first, in `judging`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..measurements import Measurements
+from ..predictions import Prediction
+from ..verdict import Assessment
+from . import classifier, correctness, growth, probe, replication
+
+Criterion = Callable[[Prediction, str, str, Measurements], Assessment]
+
+CRITERIA: dict[str, Criterion] = {
+    "classifier": classifier.assess,
+    "no classifier": classifier.assess,
+    "growth": growth.assess,
+    "predicts correctness": correctness.assess,
+    "replication": replication.assess,
+    "probe": probe.assess,
+}
+"""By the name that `Prediction.test` has for it."""
+
+
+def apply(p: Prediction, cls: str, measured: Measurements) -> Assessment:
+    """What the criterion of a prediction makes of one class.
+
+    Raises
+    ------
+    UsageError
+        The arm was not run, the style was not read, or there is no such band.
+    """
+    criterion = CRITERIA[p.test]
+    assessments = [criterion(p, cls, family, measured) for family in p.families]
+    return assessments[0] if len(assessments) == 1 else _better(assessments)
+
+
+def _better(assessments: Sequence[Assessment]) -> Assessment:
+    """Of a claim about one family or another, the better one speaks, and its p pays for the choice."""
+
+    def goodness(a: Assessment) -> tuple[bool, float, float]:
+        return a.holds, -(1.0 if a.effect.p is None else a.effect.p), a.effect.estimate or 0.0
+
+    best = max(assessments, key=goodness)
+    sentences = {a.effect.family: a.otherwise for a in assessments}
+    return replace(
+        best,
+        effect=replace(
+            best.effect,
+            p=None if best.effect.p is None else min(1.0, best.effect.p * len(assessments)),
+            details=best.effect.details | {"families": sentences},
+        ),
+        refuted=all(a.refuted for a in assessments),
+        otherwise=best.otherwise if best.holds else "; ".join(f"{f}: {s}" for f, s in sentences.items()),
+    )

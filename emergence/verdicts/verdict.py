@@ -1,0 +1,148 @@
+"""What a judgement consists of: `Effect` (the numbers), `Assessment` (what they would mean), `Verdict`.
+
+A criterion gives an `Assessment` of one claim for one class. `judging` turns it into a `Verdict` once all
+p-values are adjusted for one another. Nothing here computes a statistic; loads no array library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import BrokenExperiment
+
+Outcome = Literal["supported", "falsified", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The numbers of one claim for one class; None where there is none to give."""
+
+    statistic: str
+    """What `estimate` is, and so its unit: `own-class mass` in [0, 1], `AUROC`, `selectivity`, ..."""
+    family: str
+    """Whose mass it is; of a claim about `words or answer`, the one of the two that speaks."""
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    threshold: float | None = None
+    baseline: float | None = None
+    """The same statistic in the base model; of a growth, an AUROC or a selectivity: where there is none."""
+    p: float | None = None
+    p_adjusted: float | None = None
+    """After Holm; of a control, `p` itself."""
+    layer: int | None = None
+    step: int | None = None
+    onset: tuple[int | None, int] | None = None
+    """(previous, this]: the checkpoint interval in which the classifier emerged."""
+    n_prompts: int = 0
+    n_seeds: int = 0
+    token_ids: tuple[int, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    """Arrays as lists, for the report: mass by layer, confusion table, probe accuracies, ..."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a criterion makes of one claim for one class, before p-values are adjusted for one another."""
+
+    effect: Effect
+    holds: bool = False
+    """The effect is there, but for the adjusted p. Of a claim of absence, this is what refutes it."""
+    refuted: bool = False
+    """The effect is negligible, everywhere that the claim speaks of."""
+    blocked: str = ""
+    """Why nothing can be decided, whatever the numbers: `speaks of this run only: ...`."""
+    when_there: str = ""
+    """The sentence where the effect is there, without its p."""
+    otherwise: str = ""
+    """The sentence where the effect is negligible, or where nothing is certain."""
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """What became of one prediction, for one class. `v.estimate` is `v.effect.estimate`, and so on."""
+
+    prediction: str
+    cls: str
+    claim: str
+    outcome: Outcome
+    reason: str
+    """One sentence with the numbers that decided."""
+    arm: str
+    style: str
+    band: str
+    effect: Effect
+    control: bool = False
+
+    @property
+    def supported(self) -> bool:
+        """Whether the claim holds, by the evidence."""
+        return self.outcome == "supported"
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Verdict:
+        """What `as_row` made, as it is or read back from JSON; columns that are not known are left out."""
+        row = {_FIELD.get(column, column): value for column, value in row.items()}
+        row["token_ids"] = tuple(row.get("token_ids") or ())
+        row["onset"] = tuple(row["onset"]) if row.get("onset") else None
+        own, numbers = ({k: v for k, v in row.items() if k in names} for names in (_OWN, _NUMBERS))
+        return cls(effect=Effect(**numbers), **own)
+
+    def as_row(self) -> dict[str, Any]:
+        """Flat: every field and every number of the effect by its name, but `cls` as `class`."""
+        row = dataclasses.asdict(self)
+        numbers = row.pop("effect")
+        return {_COLUMN.get(name, name): value for name, value in (row | numbers).items()}
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for what is no field of a verdict: hypotheses and reports ask for `verdict.estimate`.
+        if name in _NUMBERS:
+            return getattr(self.effect, name)
+        raise AttributeError(f"a verdict has no {name!r}; it has {', '.join([*_OWN, *_NUMBERS])}")
+
+    def __repr__(self) -> str:
+        return f"<{self.prediction}[{self.cls}] {self.outcome}>"
+
+    def __str__(self) -> str:
+        e = self.effect
+        place = "" if e.layer is None else f" (L{e.layer}, step {e.step})"
+        runs = f"{e.n_prompts} prompts a class judged, {e.n_seeds} seed{'s' * (e.n_seeds != 1)}"
+        return (
+            f"{self.prediction}[{self.cls}] {self.outcome}: {self.claim}\n"
+            f"  {self.reason}\n"
+            f"  {e.statistic}{place}, {self.arm}, {self.style} style, {runs}"
+        )
+
+
+_NUMBERS = tuple(f.name for f in dataclasses.fields(Effect))
+_OWN = tuple(f.name for f in dataclasses.fields(Verdict) if f.name != "effect")
+_COLUMN = {"cls": "class"}
+_FIELD = {column: name for name, column in _COLUMN.items()}
+_SHARES = ("mass", "accuracy", "share", "fraction", "probability")
+
+
+def is_share(statistic: str) -> bool:
+    """Whether a statistic is read as a percentage: masses and their growth are, AUROC is not."""
+    return any(word in statistic.lower() for word in _SHARES)
+
+
+def failed_controls(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Controls that are falsified: something was found where nothing can be."""
+    return [v for v in verdicts if v.control and v.outcome == "falsified"]
+
+
+def require_controls(verdicts: Sequence[Verdict]) -> None:
+    """Refuse verdicts that depend on a failed control.
+
+    Raises
+    ------
+    BrokenExperiment
+        A control has failed; the message names it and its evidence.
+    """
+    if failed := failed_controls(verdicts):
+        named = "; ".join(f"control {v.prediction}[{v.cls}] failed: {v.reason}" for v in failed)
+        raise BrokenExperiment(f"{named}. No verdict of this run counts until the cause is found")

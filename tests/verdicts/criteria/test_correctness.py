@@ -1,0 +1,66 @@
+"""`predicts correctness`: mass that goes with right answers supports it, mass that does not refutes it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from judged import ROW, SMALL
+from sklearn import metrics
+from synthetic import Plant, study
+
+from emergence.verdicts import judging
+
+
+def judge_with(right, **changes):
+    """E5 where `right(mass, rng)` says which answers are right, from the own-answer mass at layer 5."""
+    world = study(Plant("sft", "answer", 5, 0.4), **SMALL | {"prompt_sd": 0.15, "per_class": 120})
+    runs = []
+    for run in world.arm("sft"):
+        mass = np.exp(run.answers[2, 5, np.arange(len(run.prompts)), run.own_answer])
+        correct = np.tile(right(mass, np.random.default_rng(run.seed)), (3, 1))
+        runs.append(dataclasses.replace(run, correct=correct))
+    claim = dataclasses.replace(ROW["E5"], **changes)
+    return type(world)(tuple(runs)), judging.judge([claim], type(world)(tuple(runs)))
+
+
+def noisy(mass, rng):
+    return mass + 0.05 * rng.standard_normal(len(mass)) > 0.4
+
+
+def test_mass_that_goes_with_right_answers_predicts_them():
+    world, verdicts = judge_with(noisy)
+    assert {(v.outcome, v.layer, v.statistic) for v in verdicts} == {("supported", 5, "AUROC")}
+    judged = [i for i, p in enumerate(world.runs[0].prompts) if p.cls == "add" and p.half == 1]
+    areas = [
+        metrics.roc_auc_score(r.correct[2, judged], r.answers[2, 5, judged, r.own_answer[judged]])
+        for r in world.runs
+    ]
+    assert verdicts[0].estimate == pytest.approx(np.mean(areas))
+    assert verdicts[0].details["accuracy"] == np.mean([r.correct[2, judged] for r in world.runs])
+
+
+def test_mass_that_goes_with_wrong_answers_refutes_it():
+    _, verdicts = judge_with(lambda mass, rng: ~noisy(mass, rng))
+    assert {v.outcome for v in verdicts} == {"falsified"}
+    assert all(v.high < 0.5 for v in verdicts)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_answers_that_are_all_alike_leave_nothing_to_predict(value):
+    _, verdicts = judge_with(lambda mass, _: np.full(len(mass), value))
+    reason = f"all answers are {'right' if value else 'wrong'}: nothing to predict"
+    assert {(v.outcome, v.reason, v.estimate) for v in verdicts} == {("inconclusive", reason, None)}
+
+
+def test_seeds_that_answer_everything_alike_do_not_count_as_seeds():
+    first = []
+
+    def only_the_first_varies(mass, rng):
+        first.append(None)
+        return noisy(mass, rng) if len(first) == 1 else np.ones(len(mass), dtype=bool)
+
+    _, verdicts = judge_with(only_the_first_varies)
+    assert {v.outcome for v in verdicts} == {"inconclusive"}
+    assert all("or all wrong, in all but 1 of 3 runs. Here at L5" in v.reason for v in verdicts)

@@ -1,0 +1,135 @@
+"""What a table can never decide under a config is said before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from judged import HYPOTHESIS, ROW, TABLE, judge
+from synthetic import Plant
+
+from emergence.analysis.permutation import PERMUTATIONS
+from emergence.config import loading
+from emergence.errors import UsageError
+from emergence.verdicts import Prediction
+from emergence.verdicts.checking import MOST_PERMUTATIONS, check, permutations
+
+
+def config_with(**overrides):
+    return loading.load(HYPOTHESIS / "config.yaml", {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+def test_the_default_config_can_judge_the_whole_table():
+    assert check(TABLE, config_with()) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arm": "grpo"}, "E1: arm 'grpo' is not in the config; it has base, sft"),
+        ({"band": "upper"}, "E1: band 'upper' is unknown; known bands: intermediate, middle, at 54 %"),
+        ({"style": "sung"}, "E1: style 'sung' is not read"),
+        ({"family": "colours"}, "E1: family 'colours' is unknown"),
+        ({"test": "vibes"}, "E1: test 'vibes' is unknown"),
+        ({"premise": "B9"}, "E1: premise 'B9' is not in the table"),
+        ({"untrained_style": True}, "E1: style 'symbolic' is trained on"),
+        ({"test": "replication", "min_seeds": 1}, "E1: claims replication with min_seeds=1"),
+    ],
+)
+def test_a_prediction_that_cannot_be_judged_is_told_before_training(change, message):
+    with pytest.raises(UsageError) as error:
+        check([dataclasses.replace(ROW["E1"], **change)], config_with())
+    assert message in str(error.value)
+
+
+def test_all_problems_are_told_at_once():
+    rows = [dataclasses.replace(ROW["E1"], arm="x", band="y"), ROW["B1"], ROW["B1"]]
+    with pytest.raises(UsageError, match=r"B1: .* 2 times.*arm 'x'.*band 'y'"):
+        check(rows, config_with())
+
+
+def test_one_class_is_no_classifier_question():
+    task = dataclasses.replace(config_with().task, classes=("add",))
+    with pytest.raises(UsageError, match="classes: add; a classifier tells classes apart"):
+        check(TABLE, config_with().model_copy(update={"task": task}))
+
+
+def test_fewer_than_ten_prompts_a_class_are_refused():
+    task = dataclasses.replace(config_with().task, num_test=9)
+    with pytest.raises(UsageError, match="num_test=9 prompts a class; at least 10"):
+        check(TABLE, config_with().model_copy(update={"task": task}))
+
+
+def test_one_seed_where_replication_is_claimed_is_told_before_training():
+    told = check(TABLE, loading.narrowed(config_with(), None, 1))
+    assert any(line.startswith("E6: will be inconclusive: it needs 3 seeds, arm sft has 1") for line in told)
+    assert {line.split(":")[0] for line in told} == {"E1", "E2", "E3", "E4", "E5", "E6", "O1", "O2"}
+
+
+def test_two_checkpoints_are_no_trend():
+    told = check([ROW["E3"]], loading.narrowed(config_with(), "0,50", None))
+    assert len(told) == 1
+    assert "a trend needs three checkpoints" in told[0]
+
+
+def test_an_objective_elsewhere_is_told():
+    arms = tuple(a.model_copy(update={"classifier_layer_pct": 0.25}) for a in config_with().arms)
+    told = check([ROW["O1"]], config_with().model_copy(update={"arms": arms}))
+    assert told == ("O1: looks at 54 % depth, arm classified puts its classification term at 25%",)
+
+
+def many(count: int, **fields) -> list[Prediction]:
+    """`count` claims like E1, each for three operations."""
+    return [dataclasses.replace(ROW["E1"], id=f"X{i}", **fields) for i in range(count)]
+
+
+def test_a_long_table_gets_the_permutations_that_it_needs_and_can_be_supported():
+    """51 tests: with 4,999 permutations 51 / 5000 = 0.0102 would be the least p that there is."""
+    assert check(many(17), config_with()) == ()
+    found = judge(many(17), Plant("sft", "answer", 2, 0.6), n_layers=4, steps=(0, 100))
+    assert {v.outcome for v in found.values()} == {"supported"}
+    assert all(v.p_adjusted < 0.01 for v in found.values())
+
+
+def test_a_table_of_the_usual_length_has_the_permutations_that_it_was_frozen_with():
+    assert permutations(TABLE, 3) == PERMUTATIONS == 4999
+    assert permutations([ROW["C1"]] * 900, 3) == 4999, "controls are adjusted for nothing"
+    assert 200 / (permutations([ROW["E1"]] * 200, 1) + 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "told"),
+    [
+        (
+            [ROW["E3"]],
+            {"training__checkpoint_steps": [0, 100, 300]},
+            "E3: will be inconclusive: p is 0.0046 at best, 0.014 after Holm over 3 tests, not below 0.01; "
+            "add checkpoints or seeds",
+        ),
+        (
+            [ROW["E1"]],
+            {"parameters__num_test": 10},
+            "E1: will be inconclusive: p is 0.0083 at best, 0.025 after Holm over 3 tests, not below 0.01; "
+            "raise num_test",
+        ),
+        (
+            [dataclasses.replace(ROW["B2"], alpha=1e-5)],
+            {},
+            "B2: can never be refuted: p is 2e-05 at best, 6e-05 after Holm over 3 tests, not below 1e-05; "
+            "split the table",
+        ),
+    ],
+)
+def test_a_claim_whose_p_can_never_be_small_enough_is_told_before_training(rows, changes, told):
+    assert check(rows, config_with(**changes)) == (told,)
+
+
+def test_an_alpha_that_is_no_error_rate_is_refused():
+    with pytest.raises(UsageError, match="E1: alpha=0 is no error rate"):
+        check([dataclasses.replace(ROW["E1"], alpha=0.0)], config_with())
+
+
+def test_permutations_grow_with_the_table_up_to_what_memory_holds():
+    assert permutations(many(17), 3) == 5100
+    assert permutations([dataclasses.replace(p, family="words or answer") for p in many(17)], 3) == 10_200
+    assert permutations(many(900), 3) == MOST_PERMUTATIONS

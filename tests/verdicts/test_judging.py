@@ -1,0 +1,179 @@
+"""Numbers become decisions as docs/concepts.md says: on simulated studies whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pytest
+from judged import ROW, SMALL, TABLE, judge, outcomes
+from synthetic import ARMS, OPERATIONS, Plant, study
+
+from emergence.errors import BrokenExperiment, UsageError
+from emergence.report import tables
+from emergence.verdicts import Prediction, judging
+
+# The whole table ------------------------------------------------------------------------------------------
+
+
+def test_all_thirteen_predictions_are_judged_as_planted():
+    """A world like the prototype runs: answers late, no words under SFT, words where they are taught."""
+    world = study(
+        Plant("sft", "answer", 9, 0.5, grows=True),
+        Plant("shuffled", "answer", 9, 0.9, selective=False),
+        Plant("classified", "words", 6, 0.9),
+        Plant("base", "words", 1, 0.06, selective=False),
+        Plant("base", "hidden", 6, 3.0),
+    )
+    found = judging.judge(TABLE, world)
+    assert [(v.prediction, v.cls) for v in found] == [(p.id, op) for p in TABLE for op in OPERATIONS]
+    falsified = {v.prediction for v in found if v.outcome == "falsified"}
+    undecided = {v.prediction for v in found if v.outcome == "inconclusive"}
+    assert falsified == {"E2", "E4"}
+    assert undecided <= {"E5"}  # 30 prompts seldom suffice for an AUROC
+    for v in found:
+        assert all(math.isfinite(x) for x in (v.estimate, v.low, v.high, v.p) if x is not None), v
+        assert v.reason
+        assert v.claim in str(v)
+
+
+REPORTED = ["estimate", "low", "high", "p", "p_adjusted", "threshold", "baseline", "layer", "step"]
+
+
+def test_every_verdict_has_effect_interval_n_p_threshold_baseline_place_and_ids():
+    for v in empty():
+        lacking = [name for name in REPORTED if getattr(v, name) is None]
+        assert lacking == [], v
+        assert (v.n_prompts > 0, v.n_seeds > 0) == (True, True)
+        assert v.token_ids or v.family == "stream", "what a probe reads is no token"
+
+
+def test_the_same_study_gives_the_same_verdicts():
+    rows = [p for p in TABLE if p.id in ("B3", "E1", "E3", "E5", "C2")]
+    plants = (Plant("sft", "answer", 5, grows=True), Plant("base", "hidden", 4, 1.0))
+    twice = [judging.judge(rows, study(*plants, **SMALL)) for _ in range(2)]
+    assert twice[0] == twice[1]
+
+
+@functools.cache
+def empty():
+    return tuple(judging.judge(TABLE, study(n_layers=8, steps=(0, 50, 100))))
+
+
+def test_what_cannot_be_measured_is_blocked_in_its_own_unit():
+    """Two prompts a class are too few for anything; a threshold is shown as what it is a threshold of."""
+    found = judge(["E1", "E2", "E3", "E5"], per_class=2)
+    shown = {v.prediction: (v.statistic, tables.number(v.threshold, v.statistic)) for v in found.values()}
+    assert {v.estimate for v in found.values()} == {None}
+    assert shown == {
+        "E1": ("own-answer mass", "10.0 %"),
+        "E2": ("own-class mass", "10.0 %"),
+        "E3": ("growth of mass per 100 steps", "0.0 %"),
+        "E5": ("AUROC", "0.50"),
+    }
+
+
+def test_a_world_with_nothing_in_it_supports_no_emergence():
+    found = {(v.prediction, v.cls): v for v in empty()}
+    for p in TABLE:
+        want = {"supported"} if p.test == "no classifier" else {"falsified", "inconclusive"}
+        assert outcomes(found, p.id) <= want
+
+
+def test_a_prediction_of_ones_own_is_judged_like_the_rest():
+    own = Prediction(
+        "X1", "add words early", "sft", "words", "intermediate", "symbolic", "classifier", min_seeds=2
+    )
+    found = judge([own], Plant("sft", "words", 3, operations=("add",)))
+    assert found["X1", "add"].supported
+    assert found["X1", "multiply"].outcome == "falsified"
+
+
+@pytest.mark.parametrize("prediction", ["E1", "E2", "E3", "E4", "E5", "E6", "O1"])
+def test_one_seed_speaks_of_this_run_only(prediction):
+    plants = [Plant(arm, family, 4, grows=True) for arm in ARMS for family in ("words", "answer")]
+    found = judge([prediction], *plants, arms=dict.fromkeys(ARMS, 1))
+    assert outcomes(found, prediction) == {"inconclusive"}
+    assert all("speaks of this run only" in v.reason and v.estimate is not None for v in found.values())
+
+
+# Nothing to go by -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2])
+def test_constant_readings_are_inconclusive_and_never_nan(value):
+    world = study(**SMALL)
+    for r in world.runs:
+        for name in ("words", "glyphs", "random_words", "answers"):
+            getattr(r, name)[:] = np.log(value) if value else -np.inf
+        r.correct[:] = True
+        r.hidden[:] = 1.0
+    found = judging.judge([p for p in TABLE if p.style == "symbolic"], world)
+    for v in found:
+        assert v.outcome == "inconclusive", v
+        numbers = (v.estimate, v.low, v.high, v.p, v.p_adjusted)
+        assert all(math.isfinite(x) for x in numbers if x is not None), v
+
+
+def test_tied_readings_are_never_nan():
+    world = study(Plant("sft", "answer", 5), **SMALL)
+    for r in world.runs:
+        for name in ("words", "answers", "random_words", "glyphs"):
+            getattr(r, name)[:] = np.round(getattr(r, name))
+    for v in judging.judge([p for p in TABLE if p.style == "symbolic"], world):
+        assert all(math.isfinite(x) for x in (v.estimate, v.low, v.high, v.p) if x is not None), v
+
+
+def test_too_few_prompts_to_judge_on_are_inconclusive():
+    found = judge(["E1", "B1", "B3"], Plant("sft", "answer", 5), per_class=8)
+    assert {v.outcome for v in found.values()} == {"inconclusive"}
+
+
+# Holm -----------------------------------------------------------------------------------------------------
+
+
+def test_p_is_adjusted_over_all_predictions_but_the_controls():
+    found = empty()
+    family = [v for v in found if v.p is not None and not v.control]
+    assert len(family) > 27
+    least = min(family, key=lambda v: v.p)
+    assert least.p_adjusted == pytest.approx(min(1.0, least.p * len(family)))
+    assert all(v.p_adjusted == v.p for v in found if v.control)
+
+
+# Broken on purpose ----------------------------------------------------------------------------------------
+
+
+def test_layers_chosen_and_judged_on_the_same_prompts_are_caught():
+    world = study(**SMALL)
+    first = world.runs[0].prompts
+    twice = (
+        *first,
+        *(dataclasses.replace(p, half=1 - p.half, text=f"again {p.text}") for p in first if p.cls == "add"),
+    )
+    runs = (dataclasses.replace(world.runs[0], prompts=twice), *world.runs[1:])
+    with pytest.raises(BrokenExperiment, match="chosen and judged on the same prompts: 60 problems"):
+        judging.judge(TABLE, type(world)(runs))
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.7])
+def test_readings_that_are_no_probabilities_are_an_error(value):
+    world = study(**SMALL)
+    world.runs[2].answers[1, 3, 7, 0] = value
+    with pytest.raises(BrokenExperiment, match="sft seed 2: answers are no log-probabilities"):
+        judging.judge([ROW["E1"]], world)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arm": "grpo"}, "arm 'grpo' was not run"),
+        ({"style": "sung"}, "style 'sung' was not read"),
+        ({"band": "upper"}, "band 'upper' is unknown"),
+    ],
+)
+def test_a_prediction_about_what_was_not_run_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        judge([dataclasses.replace(ROW["E1"], **change)])
