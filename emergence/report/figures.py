@@ -6,12 +6,14 @@ Drawn on matplotlib's Agg canvas and never through pyplot: no display, window or
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +26,8 @@ from ..verdicts.predictions import BANDS
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart by the colour-blind; lines also differ in dash."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_GROWING = ("words", "answer")
+"""Families whose mass training may raise: a row each."""
 
 
 def _figure(
@@ -47,123 +51,107 @@ def _figure(
     return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins | spaces)
 
 
-def _mean(study: Study, arm: str, family: str, cls: str, style: str) -> np.ndarray:
-    return np.stack([frames.strength(r, family, cls, style) for r in study.arm(arm)])
+def _dress(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set_title(title, fontsize=8)
+    axis.set_xlabel(x, fontsize=7)
+    axis.set_ylabel(y, fontsize=7)
+    axis.tick_params(labelsize=6)
+
+
+def _mass_axis(axis: Axes, title: str, x: str, y: str) -> None:
+    """An axis of mass, 0 to 1, with the threshold on it."""
+    axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
+    axis.set_ylim(0, 1)
+    _dress(axis, title, x, y)
+
+
+def _band(axis: Axes, x: np.ndarray, per_seed: np.ndarray, k: int, **line: Any) -> None:
+    """The mean over seeds of `per_seed[seed, x]` as line number `k`, their range as a ribbon."""
+    colour, low, high = COLOURS[k % 6], per_seed.min(axis=0), per_seed.max(axis=0)
+    axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+    axis.plot(x, per_seed.mean(axis=0), color=colour, ls=DASHES[k % 6], lw=1.2, **line)
+
+
+def _legend(axis: Axes) -> None:
+    if axis.get_legend_handles_labels()[0]:  # matplotlib warns of an empty legend
+        axis.legend(fontsize=6)
+
+
+def _strength(
+    study: Study, arm: str, family: str, cls: str, style: str
+) -> Float[np.ndarray, "seed step layer"]:
+    return frames.means(study.arm(arm), family, cls, style).own
 
 
 def heatmaps(study: Study, family: str, style: str) -> Figure:
     """Layers × steps of the mean own-class mass; a row an arm, a column a class, one colour scale."""
     arms, classes = frames.arms(study), study.runs[0].classes
     figure, axes = _figure(len(arms), len(classes), 2.2, 2.1, bottom=0.85)
-    values = {(a, c): _mean(study, a, family, c, style).mean(axis=0) for a in arms for c in classes}
+    values = {(a, c): _strength(study, a, family, c, style).mean(axis=0) for a in arms for c in classes}
     top = max([STRENGTH, *(float(np.nanmax(v)) for v in values.values() if not np.isnan(v).all())])
-    image = None
-    for i, arm in enumerate(arms):
+    scale = {"origin": "lower", "aspect": "auto", "cmap": "viridis", "vmin": 0, "vmax": top}
+    for (arm, cls), axis in zip(values, axes.flat, strict=True):
+        image = axis.imshow(values[arm, cls].T, **scale)
         steps = study.arm(arm)[0].steps
-        for j, cls in enumerate(classes):
-            axis: Axes = axes[i, j]
-            image = axis.imshow(
-                values[arm, cls].T, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=top
-            )
-            axis.set_xticks(range(len(steps)), [str(s) for s in steps], fontsize=6)
-            axis.set_title(f"{arm}: {cls}", fontsize=8)
-            axis.set_ylabel("layer" if j == 0 else "", fontsize=7)
-            axis.set_xlabel("step" if i == len(arms) - 1 else "", fontsize=7)
-            axis.tick_params(labelsize=6)
-    if image is not None:
-        bar = figure.add_axes((0.35, 0.2 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
-        figure.colorbar(image, cax=bar, orientation="horizontal")
-        bar.set_title(f"mean mass, {frames.TITLES[family]}, {style} prompts", fontsize=6, pad=2)
-        bar.tick_params(labelsize=5, pad=1, length=2)
+        axis.set_xticks(range(len(steps)), [str(s) for s in steps])
+        x, y = "step" if arm == arms[-1] else "", "layer" if cls == classes[0] else ""
+        _dress(axis, f"{arm}: {cls}", x, y)
+    bar = figure.add_axes((0.35, 0.2 / figure.get_figheight(), 0.3, 0.08 / figure.get_figheight()))
+    figure.colorbar(image, cax=bar, orientation="horizontal")
+    bar.set_title(f"mean mass, {frames.TITLES[family]}, {style} prompts", fontsize=6, pad=2)
+    bar.tick_params(labelsize=5, pad=1, length=2)
     return figure
 
 
 def profiles(study: Study, style: str) -> Figure:
     """Mass against depth at the last step, base model dashed, range over seeds, band and threshold drawn."""
-    classes, families = study.runs[0].classes, ("words", "answer")
-    figure, axes = _figure(len(families), len(classes), 2.7, 1.8)
-    depth = (np.arange(study.runs[0].n_layers) + 1) / study.runs[0].n_layers
-    for i, family in enumerate(families):
-        for j, cls in enumerate(classes):
-            axis: Axes = axes[i, j]
-            axis.axvspan(*BANDS["middle"], color="0.5", alpha=0.12, lw=0)
-            axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
-            for k, arm in enumerate(frames.arms(study)):
-                per_seed = _mean(study, arm, family, cls, style)[:, -1]
-                axis.fill_between(
-                    depth, per_seed.min(axis=0), per_seed.max(axis=0), color=COLOURS[k % 6], alpha=0.2, lw=0
-                )
-                axis.plot(
-                    depth, per_seed.mean(axis=0), color=COLOURS[k % 6], ls=DASHES[k % 6], lw=1.2, label=arm
-                )
-            base = _mean(study, "base", family, cls, style)[0, 0]
-            axis.plot(depth, base, color="0.4", lw=1, ls=(0, (1, 2)), label="base")
-            axis.set_ylim(0, 1)
-            axis.set_title(f"{cls}: {frames.TITLES[family]}", fontsize=8)
-            axis.set_ylabel("mean mass" if j == 0 else "", fontsize=7)
-            axis.tick_params(labelsize=6)
-            axis.set_xlabel("depth" if i else "", fontsize=7)
-    axes[0, 0].legend(fontsize=6)
+    classes, n_layers = study.runs[0].classes, study.runs[0].n_layers
+    figure, axes = _figure(len(_GROWING), len(classes), 2.7, 1.8)
+    depth = (np.arange(n_layers) + 1) / n_layers
+    for (family, cls), axis in zip(itertools.product(_GROWING, classes), axes.flat, strict=True):
+        axis.axvspan(*BANDS["middle"], color="0.5", alpha=0.12, lw=0)
+        x, y = "depth" if family == _GROWING[-1] else "", "mean mass" if cls == classes[0] else ""
+        _mass_axis(axis, f"{cls}: {frames.TITLES[family]}", x, y)
+        for k, arm in enumerate(frames.arms(study)):
+            _band(axis, depth, _strength(study, arm, family, cls, style)[:, -1], k, label=arm)
+        base = _strength(study, "base", family, cls, style)[0, 0]
+        axis.plot(depth, base, color="0.4", lw=1, ls=(0, (1, 2)), label="base")
+    _legend(axes[0, 0])
     return figure
 
 
 def growth(study: Study, style: str) -> Figure:
     """Mass over steps at each class's strongest layer of the last step, range over seeds."""
-    arms, families = frames.arms(study), ("words", "answer")
-    figure, axes = _figure(len(families), len(arms), 2.7, 1.8)
-    for i, family in enumerate(families):
-        for j, arm in enumerate(arms):
-            axis: Axes = axes[i, j]
-            axis.axhline(STRENGTH, color="0.3", lw=0.8, ls=":")
-            for k, cls in enumerate(study.runs[0].classes):
-                per_seed = _mean(study, arm, family, cls, style)[:, :, :-1]
-                if np.isnan(per_seed).all() or not per_seed.shape[2]:
-                    continue
+    arms = frames.arms(study)
+    figure, axes = _figure(len(_GROWING), len(arms), 2.7, 1.8)
+    for (family, arm), axis in zip(itertools.product(_GROWING, arms), axes.flat, strict=True):
+        x, y = "step" if family == _GROWING[-1] else "", "mean mass" if arm == arms[0] else ""
+        _mass_axis(axis, f"{arm}: {frames.TITLES[family]}", x, y)
+        for k, cls in enumerate(study.runs[0].classes):
+            per_seed = _strength(study, arm, family, cls, style)[:, :, :-1]
+            if per_seed.size and not np.isnan(per_seed).all():
                 layer = int(np.nanargmax(per_seed[:, -1].mean(axis=0)))
-                line = per_seed[:, :, layer]
-                steps = study.arm(arm)[0].steps
-                axis.fill_between(
-                    steps, line.min(axis=0), line.max(axis=0), color=COLOURS[k % 6], alpha=0.2, lw=0
-                )
-                label = f"{cls} L{layer}"
-                axis.plot(
-                    steps,
-                    line.mean(axis=0),
-                    color=COLOURS[k % 6],
-                    ls=DASHES[k % 6],
-                    marker="o",
-                    ms=2.5,
-                    lw=1.2,
-                    label=label,
-                )
-            axis.set_ylim(0, 1)
-            axis.set_title(f"{arm}: {frames.TITLES[family]}", fontsize=8)
-            axis.set_ylabel("mean mass" if j == 0 else "", fontsize=7)
-            axis.set_xlabel("step" if i else "", fontsize=7)
-            axis.tick_params(labelsize=6)
-            if len(axis.lines) > 1:  # more than the threshold: an empty legend is a warning
-                axis.legend(fontsize=6)
+                steps, label = np.array(study.arm(arm)[0].steps), f"{cls} L{layer}"
+                _band(axis, steps, per_seed[:, :, layer], k, label=label, marker="o", ms=2.5)
+        _legend(axis)
     return figure
 
 
 def training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Training loss and validation accuracy at every checkpoint, a line a run."""
+    """Training loss and validation accuracy at every checkpoint, a line a run, a colour an arm."""
     figure, axes = _figure(1, 2, 3.4, 2.0)
     arms = list(dict.fromkeys(name.split("/")[0] for name in logs))
     for axis, key in zip(axes[0], ("train_loss", "valid_accuracy"), strict=True):
+        _dress(axis, key.replace("_", " "), "step", "")
+        named: set[str] = set()
         for name, rows in logs.items():
-            arm = name.split("/")[0]
-            k = arms.index(arm)
-            points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
-            label = arm if name == next(n for n in logs if n.split("/")[0] == arm) else None
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
-                axis.plot(
-                    *zip(*points, strict=True), color=COLOURS[k % 6], ls=DASHES[k % 6], lw=1, label=label
-                )
-        axis.set_title(key.replace("_", " "), fontsize=8)
-        axis.set_xlabel("step", fontsize=7)
-        axis.tick_params(labelsize=6)
-    axes[0, 0].legend(fontsize=6)
+                arm = name.split("/")[0]
+                k, label = arms.index(arm) % 6, "" if arm in named else arm
+                axis.plot(*zip(*points, strict=True), color=COLOURS[k], ls=DASHES[k], lw=1, label=label)
+                named.add(arm)
+    _legend(axes[0, 0])
     return figure
 
 

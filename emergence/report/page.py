@@ -7,9 +7,10 @@ without any outside part; everything that came from a model or a config is text 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from itertools import groupby
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from ..errors import BrokenExperiment, UsageError
 from ..readings.readings import Study
 from ..store import files
-from ..verdicts.judging import Verdict
+from ..store.locks import locked
 from ..verdicts.predictions import BANDS
+from ..verdicts.verdict import Verdict
 from . import payload, records, results, tables
 from .payload import Decode
 
@@ -32,6 +35,14 @@ _SCRIPTS = ("charts.js", "page.js")
 _FINGERPRINT = ".fingerprint"
 _PAIR = "verdicts_sha256"
 """In `report.json`: which `verdicts.json` it was written with."""
+_LOCK = "report"
+
+Notice = Callable[[str], None]
+"""Tells, in one line, that another process writes into the folder and is waited for."""
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def write(
@@ -42,8 +53,9 @@ def write(
     provenance: Mapping[str, Any],
     train_logs: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
     decode: Decode | None = None,
+    notice: Notice = _silent,
 ) -> Path:
-    """Write everything into `folder` and return the path of `report.html`; only one process at a time may.
+    """Write everything into `folder` and return the path of `report.html`; one process at a time does.
 
     Parameters
     ----------
@@ -55,25 +67,35 @@ def write(
         `(arm, seed)` to the rows of its `train.jsonl`.
     decode
         Token id to text; without it the page shows ids.
+    notice
+        Called with one line while another process writes into `folder`.
 
     Figures and Parquet files of unchanged readings are kept as they are.
+
+    Raises
+    ------
+    UsageError, BrokenExperiment
+        The folder may not be written, or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = results.document(experiment, verdicts, provenance)
-    content["description"] = experiment.description
-    for place in (folder, folder / "figures"):  # not results/, where others may write
-        files.sweep(place, deep=False)  # what a job that was killed here left
-    _write_json(folder / records.VERDICTS, content)
+    with files.explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     logs = {f"{arm}/{seed}": rows for (arm, seed), rows in train_logs.items()}
+    content = results.document(experiment, verdicts, provenance) | {"description": experiment.description}
     data = payload.build(study, logs, decode)
     data["decoded"] = {str(i): decode(i) for v in verdicts for i in v.token_ids} if decode else {}
-    _write_json(folder / DATA, data | {_PAIR: files.digest(folder / records.VERDICTS)})
-    _write_heavy(folder, study, logs)
-    return render(folder)
+    with locked(folder / _LOCK, notice):
+        for place in (folder, folder / "figures"):
+            files.sweep(place, deep=False)  # what a job that was killed here left
+        _write_json(folder / records.VERDICTS, content)
+        _write_json(folder / DATA, data | {_PAIR: files.digest(folder / records.VERDICTS)})
+        _write_heavy(folder, study, logs)
+        return _render(folder, folder / PAGE)
 
 
-def render(folder: Path, target: Path | None = None) -> Path:
+def render(folder: Path, target: Path | None = None, notice: Notice = _silent) -> Path:
     """Draw the page again from `verdicts.json` and `report.json`; no model, no readings.
+
+    It goes to `target`, or else to its place in `folder`, where a run that ends meanwhile waits for it.
 
     Raises
     ------
@@ -82,9 +104,29 @@ def render(folder: Path, target: Path | None = None) -> Path:
     BrokenExperiment
         They are damaged.
     """
+    if target is not None:
+        return _render(folder, target)
+    results.read_verdicts(folder)  # no lock where there are no results
+    with locked(folder / _LOCK, notice):
+        return _render(folder, folder / PAGE)
+
+
+def _render(folder: Path, path: Path) -> Path:
     info, verdicts = results.read_verdicts(folder)
+    data = _read_data(folder)
     try:
-        data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        files.write_atomic(path, page(info, verdicts, data))
+    except (OSError, UsageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause
+        raise UsageError(f"{path}: the page cannot be written ({reason}); name another file") from None
+    return path
+
+
+def _read_data(folder: Path) -> dict[str, Any]:
+    """`report.json`, if it was written with the `verdicts.json` that is there."""
+    try:
+        data: dict[str, Any] = json.loads((folder / DATA).read_text(encoding="utf-8"))
         written_with = data.pop(_PAIR, None)
     except FileNotFoundError:
         raise UsageError(f"{folder / DATA}: there is no such file; run the experiment again") from None
@@ -95,14 +137,7 @@ def render(folder: Path, target: Path | None = None) -> Path:
             f"{folder}: {records.VERDICTS} and {DATA} are of two runs: one was stopped while it wrote them,"
             " or writes them now; run the experiment again"
         )
-    path = target or folder / PAGE
-    try:
-        files.write_atomic(path, page(info, verdicts, data))
-    except (OSError, UsageError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        reason = getattr(cause, "strerror", None) or cause
-        raise UsageError(f"{path}: the page cannot be written ({reason}); name another file") from None
-    return path
+    return data
 
 
 def missing(folder: Path) -> list[str]:
@@ -199,18 +234,10 @@ def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping
 def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:
     """A hash of everything that figures and tidy tables depend on, their code included."""
     digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
-    for name in ("analysis/frames.py", "report/figures.py", "report/results.py"):
+    for name in ("analysis/frames.py", "analysis/masses.py", "report/figures.py", "report/results.py"):
         digest.update((resources.files("emergence") / name).read_bytes())
     for run in study.runs:
-        digest.update(repr((run.arm, run.seed, run.steps, run.prompts)).encode())
-        for values in (
-            run.words,
-            run.glyphs,
-            run.random_words,
-            run.answers,
-            run.top_ids,
-            run.top_log_probs,
-            run.kl,
-        ):
-            digest.update(values.tobytes())
+        for name in (field.name for field in dataclasses.fields(run) if field.name != "hidden"):
+            value = getattr(run, name)
+            digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
     return digest.hexdigest()

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..analysis import frames
 from ..readings.readings import STRENGTH, Readings, Study
-from ..verdicts.judging import Verdict
+from ..verdicts.verdict import Verdict
 
 SCALE = 10_000
 DRILL_CELLS = 45_000
@@ -78,36 +78,34 @@ def _whole(values: np.ndarray, scale: int = SCALE) -> Any:
 
 
 def _arm(study: Study, name: str) -> dict[str, Any]:
+    """One arm: `own` mass as `[class][seed][step][layer]`, others as `[class][step][layer]`, over seeds."""
     runs = study.arm(name)
     first = runs[0]
     styles = frames.styles(first)
-    own = {f: [frames.own(r, f) for r in runs] for f in frames.FAMILIES}
-    rest = {f: [frames.other(r, f) for r in runs] for f in frames.FAMILIES}
+    held = {
+        family: {s: [frames.means(runs, family, c, s) for c in first.classes] for s in styles}
+        for family in frames.FAMILIES
+    }
 
-    def by_class(arrays: list[np.ndarray], family: str, style: str) -> list[Any]:
-        masks = [frames.chosen(first, c, style, family=family) for c in first.classes]
-        return [[_mean(a[:, :, mask]) for a in arrays] for mask in masks]
+    def each(draw: Callable[[frames.Means], np.ndarray]) -> dict[str, Any]:
+        return {f: {s: [_whole(draw(m)) for m in held[f][s]] for s in styles} for f in held}
+
+    def nats(values: Callable[[Readings], np.ndarray]) -> dict[str, Any]:
+        judged = {s: frames.chosen(first, None, s) for s in styles}
+        return {
+            s: _whole(np.mean([_mean(values(r)[..., judged[s]]) for r in runs], axis=0), 100) for s in styles
+        }
 
     return {
         "name": name,
         "seeds": [r.seed for r in runs],
         "steps": list(first.steps),
-        "own": {
-            f: {s: [[_whole(v) for v in c] for c in by_class(own[f], f, s)] for s in styles} for f in own
-        },
-        "other": {
-            f: {s: [_whole(np.mean(c, axis=0)) for c in by_class(rest[f], f, s)] for s in styles}
-            for f in rest
-        },
-        "kl": {
-            s: _whole(np.mean([_mean(r.kl[:, :, frames.chosen(r, None, s)]) for r in runs], axis=0), 100)
-            for s in styles
-        },
-        "entropy": {
-            s: _whole(np.mean([_mean(r.entropy[:, :, frames.chosen(r, None, s)]) for r in runs], axis=0), 100)
-            for s in styles
-        },
-        "confusion": {s: sum(frames.confusion(r, s) for r in runs).tolist() for s in styles},  # type: ignore[union-attr, attr-defined]
+        "own": each(lambda m: m.own),
+        "other": each(lambda m: m.other.mean(axis=0)),
+        "rest": each(lambda m: m.rest.mean(axis=0)),
+        "kl": nats(lambda r: r.kl),
+        "entropy": nats(lambda r: r.entropy),
+        "confusion": {s: np.sum([frames.confusion(r, s) for r in runs], axis=0).tolist() for s in styles},
         "correct": {
             s: [[_whole(_mean(r.correct[:, frames.chosen(r, c, s)])) for r in runs] for c in first.classes]
             for s in styles

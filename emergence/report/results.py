@@ -1,33 +1,34 @@
-"""What a run leaves for other programs: `verdicts.json`, Parquet, CSV, `run_*.json`.
+"""What a run leaves for other programs: `verdicts.json`, Parquet, CSV.
 
 In: verdicts, a `Study`. Out: files, documented in docs/data.md; `open_run` reads them back as pandas frames
-and arrays with named axes.
+and arrays with named axes. Pandas loads when a frame is asked for, and not for the verdicts alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..analysis import frames
 from ..config.settings import shown_model
 from ..errors import BrokenExperiment, UsageError
 from ..readings.readings import Study
 from ..store.files import write_atomic
-from ..verdicts.judging import Verdict
-from .records import VERDICTS, plain
+from ..verdicts.verdict import Verdict
+from .records import VERDICTS, newest, plain
 
-SCHEMA = 1
-"""Of `verdicts.json`; raised when a field changes its meaning or goes."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 2
+"""Of `verdicts.json`; raised when a field changes its meaning or goes. 2: `operation` has become `class`."""
 READINGS, STRENGTH = "readings.parquet", "strength"
 
 
@@ -63,18 +64,20 @@ class OpenRun:
 
     @functools.cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row a verdict, a column a field of `Verdict`."""
+        """One row a verdict, the columns of `Verdict.as_row`."""
+        import pandas as pd
+
         return pd.DataFrame([v.as_row() for v in read_verdicts(self.folder)[1]])
 
     @functools.cached_property
     def strength(self) -> pd.DataFrame:
         """Means over the evaluation half by arm, seed, style, class, family, step, layer."""
-        return pd.read_parquet(_existing(self.folder / f"{STRENGTH}.parquet"))
+        return _parquet(self.folder / f"{STRENGTH}.parquet")
 
     @functools.cached_property
     def readings(self) -> pd.DataFrame:
         """One row a reading: arm, seed, step, layer, prompt."""
-        return pd.read_parquet(_existing(self.folder / READINGS))
+        return _parquet(self.folder / READINGS)
 
     def prompts(self) -> pd.DataFrame:
         """One row a prompt: text, class, style, half; the index is the `prompt` axis."""
@@ -101,21 +104,25 @@ class OpenRun:
 
 
 def open_run(folder: str | Path) -> OpenRun:
-    """Open the results in `folder` (`<store>/experiments/<name>`).
+    """Open results: those in `folder`, or the latest ones of an experiment (`<store>/experiments/<name>`).
 
     Raises
     ------
     UsageError
         There are none.
+    BrokenExperiment
+        They are damaged.
     """
-    folder = Path(folder)
+    folder = newest(Path(folder)) or Path(folder)
     return OpenRun(folder, read_verdicts(folder)[0])
 
 
-def _existing(path: Path) -> Path:
+def _parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     if not path.exists():
         raise UsageError(f"{path}: there is no such file; run the experiment first")
-    return path
+    return pd.read_parquet(path)
 
 
 def document(experiment: Any, verdicts: Sequence[Verdict], provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,25 +152,15 @@ def read_verdicts(folder: Path) -> tuple[dict[str, Any], list[Verdict]]:
     path = folder / VERDICTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        schema, rows = content["schema"], content.pop("verdicts")
+        if (schema := content["schema"]) != SCHEMA:
+            raise UsageError(
+                f"{path}: schema {schema} is not {SCHEMA}, which this version reads; run the experiment again"
+            )
+        return content, [Verdict.from_row(row) for row in content.pop("verdicts")]
     except FileNotFoundError:
         raise UsageError(f"{folder}: no results yet; run the experiment first") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenExperiment(f"{path}: damaged ({error}); run the experiment again") from None
-    if schema != SCHEMA:
-        raise UsageError(
-            f"{path}: schema {schema} is not {SCHEMA}, which this version reads; run the experiment again"
-        )
-    return content, [_verdict(row) for row in rows]
-
-
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    known = {f.name for f in dataclasses.fields(Verdict)}
-    values = {k: v for k, v in row.items() if k in known}
-    values["token_ids"] = tuple(values.get("token_ids") or ())
-    onset = values.get("onset")
-    values["onset"] = None if onset is None else (onset[0], onset[1])
-    return Verdict(**values)
 
 
 def write_tidy(folder: Path, study: Study) -> list[Path]:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ..analysis import frames
 from ..readings.readings import Study
-from ..verdicts.judging import Verdict, is_share
+from ..verdicts.verdict import Verdict, is_share
 
 BADGES = {"supported": ("✓", "green"), "falsified": ("✗", "red"), "inconclusive": ("?", "yellow")}
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -102,11 +102,6 @@ def sparkline(values: Sequence[float], top: float) -> str:
     return "".join(signs)
 
 
-def _mean_over_seeds(study: Study, arm: str, family: str, cls: str, style: str) -> np.ndarray:
-    strengths = [frames.strength(r, family, cls, style) for r in study.arm(arm)]
-    return np.asarray(np.mean(strengths, axis=0))
-
-
 def strength_table(study: Study, arm: str, family: str = "words", style: str | None = None) -> RenderableType:
     """Mean own-class mass of an arm, a sparkline over the layers for every step and class, with its peak.
 
@@ -116,7 +111,7 @@ def strength_table(study: Study, arm: str, family: str = "words", style: str | N
     if not runs:
         return Text(f"{arm}: no such arm was read")
     style = style or frames.styles(runs[0])[0]
-    strengths = {op: _mean_over_seeds(study, arm, family, op, style) for op in runs[0].classes}
+    strengths = {c: frames.means(runs, family, c, style).own.mean(axis=0) for c in runs[0].classes}
     top = max((float(np.nanmax(s)) for s in strengths.values() if not np.isnan(s).all()), default=0.0)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     table.add_column("step", justify="right", no_wrap=True)

@@ -13,7 +13,7 @@ import report_case as case
 
 from emergence.analysis import frames
 from emergence.report import page as report
-from emergence.report import payload, results, tables
+from emergence.report import tables
 
 pytestmark = pytest.mark.skipif(
     chromium.found() is None, reason=f"no browser here: none of {', '.join(chromium.NAMES)} is installed"
@@ -21,19 +21,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.Page, Path]]:
-    folder = tmp_path_factory.mktemp("page")
-    content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE)
-    content["description"] = case.EXPERIMENT.description
-    logs = {f"{arm}/{seed}": rows for (arm, seed), rows in case.train_logs().items()}
-    data = payload.build(case.study(), logs, case.decode) | {"decoded": {"0": case.HOSTILE, "1": " plus"}}
-    path = folder / "report.html"
-    (folder / "verdicts.json").write_text(json.dumps(content), encoding="utf-8")
-    path.write_text(report.page(content, case.verdicts(), json.loads(json.dumps(data))), encoding="utf-8")
+def page(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.Page, Path]]:
     executable = chromium.found()
     assert executable
     with chromium.browser(executable, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened, path
+        yield opened, written / report.PAGE
 
 
 def _open(page: tuple[chromium.Page, Path], **settings: object) -> chromium.Page:
@@ -77,7 +69,13 @@ def test_hostile_tokens_are_shown_as_text(page: tuple[chromium.Page, Path]) -> N
     browser = _open(page)
     assert browser.js("document.images.length") == 0
     assert browser.js("document.querySelectorAll('script').length") == 2
-    shown = browser.js("[...document.querySelectorAll('#drill td')].map((c) => c.textContent)")
+    shown = browser.js(
+        "[...document.querySelectorAll('#drill-controls select')[1].options].flatMap((option) => {"
+        " const prompt = document.querySelectorAll('#drill-controls select')[1];"
+        " prompt.value = option.value; prompt.dispatchEvent(new Event('change'));"
+        " return [...document.querySelectorAll('#drill td')].map((c) => c.textContent); })"
+    )
+    assert browser.js("document.images.length") == 0
     assert report.visible(case.HOSTILE) in shown
     assert report.visible("\u202egnp") in shown
     assert browser.js("document.querySelector('.verdicts').textContent").count(case.HOSTILE) == 4
@@ -145,11 +143,14 @@ def test_verdict_opens_its_evidence_and_takes_the_reader_there(page: tuple[chrom
 def test_heat_map_tells_its_value_on_hover_and_by_keyboard(page: tuple[chromium.Page, Path]) -> None:
     browser = _open(page)
     browser.hover("#map-grid svg rect:nth-child(18)")  # last step, last layer of sft, add
-    runs = [case.run("sft", seed) for seed in (0, 1)]
-    mean = np_mean([frames.strength(r, "words", "add", "symbolic")[2, 5] for r in runs])
+    shown = frames.means(case.study().arm("sft"), "words", "add", "symbolic")
+    own, base, other, rest = (
+        percent(means[:, step, 5].mean())
+        for means, step in ((shown.own, 2), (shown.own, 0), (shown.other, 2), (shown.rest, 2))
+    )
     tip = browser.js("document.getElementById('tip').textContent")
-    assert tip.startswith(f"sft, add · L5 · step 100: {100 * mean:.1f} %")
-    assert "base 2.0 %" in tip
+    assert tip.startswith(f"sft, add · L5 · step 100: {own}")
+    assert f"base {base}, others {other}, elsewhere {rest}" in tip
     browser.js("document.querySelector('#map-grid svg').focus()")
     before = browser.js("document.getElementById('readout').textContent")
     browser.key("ArrowDown")
@@ -160,18 +161,49 @@ def test_heat_map_tells_its_value_on_hover_and_by_keyboard(page: tuple[chromium.
     assert browser.js("document.querySelector('#growth-controls output').textContent") == "L4"
 
 
-def np_mean(values: list[float]) -> float:
-    return round(sum(float(v) for v in values) / len(values), 4)
+def percent(value: float) -> str:
+    """As the page shows a mass that travels as a whole number of 1/10,000."""
+    return f"{100 * round(float(value), 4):.1f} %"
+
+
+@pytest.mark.parametrize("quantity", ["apart", "elsewhere"])
+def test_differences_on_the_map_are_those_of_the_masses(
+    quantity: str, page: tuple[chromium.Page, Path]
+) -> None:
+    """The value in the readout is own mass minus that of the others here, or of the same words elsewhere."""
+    browser = _open(page)
+    choose(browser, "words", quantity, "worded")
+    browser.js("document.querySelector('#map-grid svg').focus()")
+    browser.key("ArrowDown")
+    browser.key("ArrowUp")
+    shown = frames.means(case.study().arm("sft"), "words", "add", "worded")
+    against = {"apart": shown.other, "elsewhere": shown.rest}[quantity]
+    readout = browser.js("document.getElementById('readout').textContent")
+    assert "L3 · step 100: " in readout
+    value = float(readout.split(": ")[1].split(" %")[0])
+    assert value == pytest.approx(100 * (shown.own - against)[:, 2, 3].mean(), abs=0.1)
+
+
+def choose(browser: chromium.Page, tokens: str, quantity: str, style: str) -> None:
+    browser.js(
+        "(() => { const [tokens, quantity, style] = document.querySelectorAll('#controls select');"
+        f" for (const [s, v] of [[tokens, '{tokens}'], [quantity, '{quantity}'], [style, '{style}']])"
+        " { s.value = v; s.dispatchEvent(new Event('change')); } })()"
+    )
 
 
 def test_every_choice_draws_without_errors(page: tuple[chromium.Page, Path]) -> None:
     browser = _open(page)
-    for family, quantity in itertools.product(frames.FAMILIES, ("own", "margin", "entropy", "kl")):
-        browser.js(
-            "(() => { const [tokens, quantity, style] = document.querySelectorAll('#controls select');"
-            f" for (const [s, v] of [[tokens, '{family}'], [quantity, '{quantity}'], [style, 'worded']])"
-            " { s.value = v; s.dispatchEvent(new Event('change')); } })()"
-        )
-        assert browser.js("document.querySelectorAll('#map-grid svg').length") in (3, 9)
+    quantities = ("own", "apart", "elsewhere", "entropy", "kl")
+    for family, quantity in itertools.product(frames.FAMILIES, quantities):
+        choose(browser, family, quantity, "worded")
+        values = "[...document.querySelectorAll('#controls select')].map((s) => s.value)"
+        assert browser.js(values) == [family, quantity, "worded"]
         assert browser.js("document.querySelector('main').innerHTML.includes('NaN')") is False
+        undefined = (family, quantity) in (("answer", "elsewhere"), ("random_words", "apart"))
+        maps = 0 if undefined else 3 if quantity in ("entropy", "kl") else 9
+        assert browser.js("document.querySelectorAll('#map-grid svg').length") == maps
+        assert (
+            browser.js("document.getElementById('map-grid').innerText.includes('not defined')") == undefined
+        )
     assert browser.errors == []

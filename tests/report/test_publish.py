@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import configs
 import faults
 import pytest
 import report_case as case
 
-from emergence import experiment
-from emergence.config import loading as config
 from emergence.errors import UsageError
-from emergence.report import figures, results
 from emergence.report import page as report
-from emergence.store.store import Store
+from emergence.report import results
 
 STUDY = case.study(1, steps=(0, 10), n_layers=3, per_class=2)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
-def draw_little(folder: Path, study: Any, logs: Any) -> list[Path]:
-    """One figure in place of ten, which take seconds."""
-    folder.mkdir(exist_ok=True)
-    figures.write_atomic(folder / "training.svg", figures._figure(1, 1, 1.0, 1.0)[0].savefig)
-    return [folder / "training.svg"]
+def silent(line: str) -> None:
+    pass
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "write", draw_little)
-
-
-def publish(root: Path, reason: str, study: Any = STUDY, notice: Callable[[str], None] | None = None) -> None:
+def publish(root: Path, reason: str, study: Any = STUDY, notice: Callable[[str], None] = silent) -> None:
     """What the main job does last, with verdicts that all give the same reason."""
-    setting = object.__new__(experiment.Setting)  # no model: publishing asks for none
-    vars(setting).update(
-        store=Store(root, notice),
-        config=config.parse(configs.BASE, {}, "config.yaml"),
-        source=SimpleNamespace(revision=None, hash="0" * 64),
-        tokenizer=SimpleNamespace(decode=lambda ids: f"{case.decode(ids[0])} {reason}"),
-        vocabulary=SimpleNamespace(table=()),
-        controls=(),
+    case.write(
+        folder_of(root),
+        study,
+        reason,
+        train_logs={},
+        notice=notice,
+        decode=lambda i: f"{case.decode(i)} {reason}",
     )
-    judged = [dataclasses.replace(v, reason=reason) for v in case.verdicts()]
-    experiment.publish(setting, (), (), study, judged)
 
 
 def folder_of(root: Path) -> Path:

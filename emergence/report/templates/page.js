@@ -2,7 +2,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const [CLASSES, ARMS, LAYERS, SCALE] = [DATA.classes, DATA.arms, DATA.layers, DATA.scale];
-const QUANTITIES = [["own", "mass on the own class"], ["margin", "own minus other classes"], ["entropy", "entropy of the layer (nats)"], ["kl", "KL from the output layer (nats)"]];
+const QUANTITIES = [["own", "mass on the own class"], ["apart", "own minus others"], ["elsewhere", "here minus elsewhere"], ["entropy", "entropy of the layer (nats)"], ["kl", "KL from the output layer (nats)"]];
+const AGAINST = { apart: "other", elsewhere: "rest" };
 const last = ARMS[0].steps[ARMS[0].steps.length - 1];
 const state = { family: "words", style: DATA.styles[0], quantity: "own", layer: Math.floor(LAYERS / 2), step: last, run: 0, prompt: 0 };
 
@@ -13,11 +14,13 @@ const nearest = (steps, step) => steps.reduce((best, s, i) => Math.abs(s - step)
 /* Per seed, step, layer: numbers in [0, 1] or null. */
 function perSeed(arm, c, s, l, family = state.family) { return arm.own[family][state.style][c].map((seed) => seed[s][l] == null ? null : seed[s][l] / SCALE); }
 function ownMean(arm, c, s, l, family) { return mean(perSeed(arm, c, s, l, family)); }
-function otherMean(arm, c, s, l) { const v = arm.other[state.family][state.style][c][s][l]; return v == null ? null : v / SCALE; }
+function compared(key, arm, c, s, l) { const v = arm[key][state.family][state.style][c][s][l]; return v == null ? null : v / SCALE; }
 function value(arm, c, s, l) {
   if (state.quantity === "entropy" || state.quantity === "kl") return arm[state.quantity][state.style][s][l] / 100;
-  const mine = ownMean(arm, c, s, l), rest = otherMean(arm, c, s, l);
-  return state.quantity === "own" ? mine : mine == null || rest == null ? null : mine - rest;
+  const mine = ownMean(arm, c, s, l);
+  if (state.quantity === "own") return mine;
+  const against = compared(AGAINST[state.quantity], arm, c, s, l);
+  return mine == null || against == null ? null : mine - against;
 }
 function band(arm, c, points) {
   const rows = points.map(([s, l]) => perSeed(arm, c, s, l)), ok = rows.map((r) => !r.includes(null));
@@ -53,19 +56,20 @@ function drawMaps() {
   const tables = ARMS.map((arm) => classes.map((c) => arm.steps.map((_, s) => Array.from({ length: LAYERS }, (_, l) => value(arm, c, s, l)))));
   const found = tables.flat(3).filter((v) => v != null), top = nats ? Math.max(...found, 0.01) : nice(Math.max(...found, 0.02));
   const format = (v) => v == null ? "–" : nats ? `${v.toFixed(2)} nats` : percent(v);
-  const grid = clear("map-grid");
+  const grid = clear("map-grid"), legend = clear("map-legend");
+  if (!found.length) { add(grid, html("p", { class: "note" }, "This quantity is not defined for these tokens.")); return; }
   ARMS.forEach((arm, a) => classes.forEach((c, k) => {
     const values = tables[a][k], name = nats ? `${arm.name}, all classes` : `${arm.name}, ${CLASSES[c]}`;
     const describe = (s, l) => {
       const head = `${name} · L${l} · ${arm.steps[s] === 0 ? "base model" : `step ${arm.steps[s]}`}: ${format(values[s][l])}`;
       if (nats) return `${head} (base ${format(values[0][l])})`;
       const seeds = perSeed(arm, c, s, l), spread = seeds.length > 1 && !seeds.includes(null) ? `, seeds ${percent(Math.min(...seeds))} to ${percent(Math.max(...seeds))}` : "";
-      return `${head}\nbase ${format(values[0][l])}, other classes ${percent(otherMean(arm, c, s, l))}${spread}`;
+      return `${head}\nbase ${format(values[0][l])}, others ${percent(compared("other", arm, c, s, l))}, elsewhere ${percent(compared("rest", arm, c, s, l))}${spread}`;
     };
     add(grid, card(name, heatmap({ values, steps: arm.steps, top, cut: nats ? null : DATA.threshold, name, describe, say, chosen: state,
       pick: (step, layer) => { state.step = step; state.layer = layer; drawAll(false); say(`Chosen: L${layer}, step ${step}.`); } })));
   }));
-  const legend = clear("map-legend"), key = svg("svg", { viewBox: "0 0 300 30", width: 300, height: 30, role: "img", "aria-label": `Colour scale from 0 to ${format(top)}` });
+  const key = svg("svg", { viewBox: "0 0 300 30", width: 300, height: 30, role: "img", "aria-label": `Colour scale from 0 to ${format(top)}` });
   for (let i = 0; i < 60; i++) add(key, svg("rect", { x: 4 + i * 4, y: 2, width: 4.2, height: 10, fill: colour(i / 59) }));
   add(key, DATA.threshold < 0.2 * top && !nats ? null : label(4, 24, nats ? "0" : "0 %"), label(244, 24, format(top), { "text-anchor": "end" }));
   if (!nats && DATA.threshold < 0.8 * top) { const x = 4 + 240 * DATA.threshold / top; add(key, svg("line", { x1: x, x2: x, y1: 0, y2: 14, stroke: "#ff5a36", "stroke-width": 2 }), label(x, 24, percent(DATA.threshold), { "text-anchor": x < 40 ? "start" : "middle" })); }
