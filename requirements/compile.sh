@@ -17,7 +17,7 @@ printf 'setuptools>=77\npytest-timeout>=2.4\nmlx-cpu\nscipy-openblas32\n' |
 printf 'setuptools>=77\npytest-timeout>=2.4\nmlx-cuda-12\nscipy-openblas32\n' |
     pin cuda.txt x86_64-manylinux_2_35 pyproject.toml --extra test --no-emit-package mlx-cpu "$@"
 printf 'setuptools>=77\npytest-timeout>=2.4\n' | pin metal.txt aarch64-apple-darwin pyproject.toml --extra test "$@"
-printf 'ruff>=0.17\nmypy>=2.0\n' | pin dev.txt x86_64-manylinux_2_35 --constraints requirements/cpu.txt "$@"
+printf 'ruff>=0.17\nmypy>=2.0\nimport-linter>=2.3\n' | pin dev.txt x86_64-manylinux_2_35 --constraints requirements/cpu.txt "$@"
 
 model=$(mktemp)
 trap 'rm -f "$model"' EXIT

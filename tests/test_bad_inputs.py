@@ -9,23 +9,22 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-import test_config_errors as rows
 import tiny
+from configs import BASE, parameters, refused
+from wrong_configs import PROMPTS, UNREADABLE, WRONG
 
 from emergence.cli import main as cli
-from emergence.cli import run as running
 from emergence.store.store import Store
 
 PREDICTIONS = """
-from emergence.predictions import Prediction
+from emergence import Prediction
 VERSION = 1
 PREDICTIONS = (
     Prediction("E", "it emerges", "sft", "words", "intermediate", "symbolic", "classifier"),
 )
 """
-CONFIGS = {name: text for table in (rows.UNREADABLE, rows.WRONG) for name, (text, _) in table.items()} | {
-    f"prompt: {name}": f"{rows.BASE}  test_prompts:\n    add: [{text}]\n"
-    for name, (text, _) in rows.PROMPTS.items()
+CONFIGS = {name: text for table in (UNREADABLE, WRONG) for name, (text, _) in table.items()} | {
+    f"prompt: {name}": f"{BASE}  test_prompts:\n    add: [{text}]\n" for name, (text, _) in PROMPTS.items()
 }
 
 
@@ -39,7 +38,7 @@ def said(
     tiny.write_config(folder, tmp_path / "model")
     (folder / "predictions.py").write_text(PREDICTIONS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(running, "_until_it_ends", lambda *_: pytest.fail("something was started"))
+    monkeypatch.setattr(pytest, "main", lambda *_, **__: pytest.fail("something was started"))
 
     def run(*arguments: str) -> tuple[Any, list[str]]:
         with pytest.raises(SystemExit) as caught:
@@ -86,7 +85,7 @@ NORM = "model.norm.weight"
 MODELS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "truncated": (cut, 3, "is truncated or padded"),
     "bit-flipped": (flipped, 3, "is not a readable safetensors file"),
-    "of unknown type": (lambda f: edit(f / "config.json", model_type="unheard_of"), 2, "cannot run it"),
+    "of unknown type": (lambda f: edit(f / "config.json", model_type="unheard_of"), 2, "it has no such type"),
     "with NaN weights": (
         lambda f: weights(f, lambda w: w.update({NORM: w[NORM] * float("nan")})), 3, "holds NaN or infinity",
     ),
@@ -163,5 +162,5 @@ def test_a_store_of_an_odd_name_is_a_store(name: str, said: Any, tmp_path: Path)
 
 
 def test_operands_that_leave_no_problem_are_told() -> None:
-    (line,) = rows.refused(rows.parameters("operands: {multiply: [0, 0]}"))
+    (line,) = refused(parameters("operands: {multiply: [0, 0]}"))
     assert "parameters.operands.multiply: [0, 0] holds 1 distinct problems, but" in line

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import tiny
 
-from emergence import experiment
 from emergence.cli import main as cli
-from emergence.config import loading as config
 from emergence.errors import BrokenExperiment, NotMeasurable, UsageError
-from emergence.lens import residual as stream
+from emergence.experiment import Experiment
+from emergence.lens.hooks import observed
+from emergence.lens.residual import ResidualStream
+from emergence.readings import plan as planning
 from emergence.readings import reader
-from emergence.store.store import Store
-from emergence.tasks import task as tasks
-from emergence.verdicts import judging as verdicts
-from emergence.verdicts.predictions import Prediction
+from emergence.store import Store
+from emergence.tasks.arithmetic import Arithmetic, Problem
+from emergence.verdicts import Prediction, Table, Verdict, require_controls
 
 pytest_plugins = ["pytester"]
 
@@ -58,74 +58,71 @@ PREDICTIONS = (
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A config, a store, and an instrument that has proven itself."""
+    """An experiment on a tiny model, trained."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "config.yaml").write_text(CONFIG.format(model=tiny.write_model(folder / "model"), **GIVEN))
-    settings, store = config.load(folder / "config.yaml"), Store(folder / "store")
-    return SimpleNamespace(config=settings, store=store, instrument=experiment.load(settings, store))
+    first = again(SimpleNamespace(folder=folder, store=Store(folder / "store"), _loaded={}))
+    assert first.runs
+    return first
 
 
-def prepare(world: Any) -> experiment.Setting:
-    return experiment.prepare(world.config, PREDICTIONS, world.instrument, world.store)
+def again(world: Any, loaded: dict[str, Any] | None = None) -> Experiment:
+    """The same experiment with every stage to come; the model stays loaded unless told otherwise."""
+    new = Experiment(world.folder, store=world.store, loaded=world._loaded if loaded is None else loaded)
+    new.predictions = Table(PREDICTIONS)
+    return new
 
 
-@pytest.fixture(scope="module")
-def trained(world):
-    setting = prepare(world)
-    return setting, experiment.train_all(setting)
-
-
-def judged(world: Any, trained: Any) -> list[verdicts.Verdict]:
+def judged(world: Any) -> tuple[Verdict, ...]:
     """From the trained runs to verdicts that may be used."""
-    setting, runs = trained
-    found = experiment.judge(setting, PREDICTIONS, experiment.read(setting, runs))
-    verdicts.require_controls(found)
+    found = again(world).verdicts
+    require_controls(found)
     return found
 
 
 def leaked(patch: pytest.MonkeyPatch) -> None:
-    draw = tasks._draw
+    draw = Arithmetic.draw
 
-    def drawn_twice(*arguments: Any) -> list[tasks.Problem]:
+    def drawn_twice(*arguments: Any) -> list[Problem]:
         problems = draw(*arguments)
         return [*problems[:-1], problems[0]]  # the first is tested, the last is trained on
 
-    patch.setattr(tasks, "_draw", drawn_twice)
+    patch.setattr(Arithmetic, "draw", drawn_twice)
 
 
 def glyphs_as_words(patch: pytest.MonkeyPatch) -> None:
-    plan = reader.plan
+    plan = planning._plan
 
-    def planned(*arguments: Any) -> reader.Plan:
+    def planned(*arguments: Any) -> planning.Plan:
         made = plan(*arguments)
         words = {s: {c: ids + made.glyphs[c] for c, ids in sets.items()} for s, sets in made.words.items()}
         return dataclasses.replace(made, words=words)
 
-    patch.setattr(reader, "plan", planned)
+    patch.setattr(planning, "_plan", planned)
 
 
 def one_half_for_both(patch: pytest.MonkeyPatch) -> None:
-    plan = reader.plan
+    plan = planning._plan
 
-    def planned(*arguments: Any) -> reader.Plan:
+    def planned(*arguments: Any) -> planning.Plan:
         made = plan(*arguments)
         twice = [dataclasses.replace(p, half=1 - p.half) for p in made.prompts if p.half >= 0]
         return dataclasses.replace(made, prompts=(*made.prompts, *twice))
 
-    patch.setattr(reader, "plan", planned)
+    patch.setattr(planning, "_plan", planned)
 
 
 def no_mask(patch: pytest.MonkeyPatch) -> None:
     """What the published version did: the lens runs the blocks itself, `layer(h, mask=None)`."""
-    observe = stream.Trunk.observe
+    observe = ResidualStream.observe
 
     @contextlib.contextmanager
-    def unmasked(self: stream.Trunk, middles: Any = None) -> Any:
+    def unmasked(self: ResidualStream, middles: Any = None) -> Any:
         bare = [(b, lambda call, args, kwargs: call(args[0], None, **kwargs)) for b in self.model.layers]
-        with observe(self, middles) as seen, stream.observed(bare):
+        with observe(self, middles) as seen, observed(bare):
             yield seen
 
-    patch.setattr(stream.Trunk, "observe", unmasked)
+    patch.setattr(ResidualStream, "observe", unmasked)
 
 
 BEFORE_TRAINING = {
@@ -143,27 +140,27 @@ BEFORE_TRAINING = {
 def test_what_can_be_known_before_training_is_refused_there(world, monkeypatch, broken, kind, says):
     broken(monkeypatch)
     with pytest.raises(kind, match=says):
-        prepare(world)
+        _ = again(world).controls
 
 
 def test_a_lens_without_the_mask_is_refused_when_the_model_is_loaded(world, monkeypatch):
     no_mask(monkeypatch)
     with pytest.raises(NotMeasurable, match="its last layer, read out, is not its logits"):
-        experiment.load(world.config, world.store)
+        _ = again(world, loaded={}).lens
 
 
-def test_an_adapter_that_is_not_applied_ends_the_main_job(world, trained, monkeypatch):
+def test_an_adapter_that_is_not_applied_ends_the_main_job(world, monkeypatch):
     monkeypatch.setattr(reader.models, "adapted", lambda model, path: contextlib.nullcontext())
     with pytest.raises(BrokenExperiment, match="changes nothing: it is not applied"):
-        judged(world, trained)
+        judged(world)
 
 
-def test_answers_leaked_into_the_shuffled_arm_fail_its_control(world, trained, monkeypatch, tmp_path):
+def test_answers_leaked_into_the_shuffled_arm_fail_its_control(world, monkeypatch, tmp_path):
     """An arm that was given the right answers reads them out inside: nothing of the run counts."""
-    read = experiment.read
+    read = reader.read_study
 
-    def knowing(setting: Any, runs: Any) -> Any:
-        study = read(setting, runs)
+    def knowing(*arguments: Any) -> Any:
+        study = read(*arguments)
         for run in (r for r in study.runs if r.arm == "shuffled"):
             run.answers[1:, 2] = np.log(1e-3)
             run.answers[1:, 2, np.arange(len(run.prompts)), run.own_answer] = np.log(
@@ -171,21 +168,20 @@ def test_answers_leaked_into_the_shuffled_arm_fail_its_control(world, trained, m
             )
         return study
 
-    assert judged(world, trained)
-    monkeypatch.setattr(experiment, "read", knowing)
+    assert judged(world)
+    monkeypatch.setattr(reader, "read_study", knowing)
     with pytest.raises(BrokenExperiment, match=r"control C\[add\] failed: .*No verdict of this run counts"):
-        judged(world, trained)
-    setting, runs = trained
-    found = experiment.judge(setting, PREDICTIONS, experiment.read(setting, runs))
+        judged(world)
+    there = sorted(world.folder.iterdir())
     with pytest.raises(BrokenExperiment, match=r"control C\[add\] failed"):
-        experiment.record(tmp_path, setting, verdicts.Table(PREDICTIONS), found)
-    assert not list(tmp_path.iterdir())
+        again(world).record()
+    assert sorted(world.folder.iterdir()) == there
 
 
 # Bad input, at the doors ----------------------------------------------------------------------------------
 
 TABLE = """
-from emergence.predictions import Prediction
+from emergence import Prediction
 VERSION = 1
 PREDICTIONS = (
     Prediction("E", "it emerges", {arm!r}, "words", {band!r}, "symbolic", {test!r}, min_seeds={min_seeds}),
@@ -214,6 +210,7 @@ def door(pytester):
     """Write an experiment; give back how `emergence run` and pytest end: exit code and what was said."""
 
     def ask(through: str, given: dict[str, Any], claim: dict[str, Any], capsys: Any) -> tuple[int, str]:
+        pytester.makeconftest('pytest_plugins = ["emergence.fixtures"]')
         folder = pytester.mkdir("hypotheses") / "small"
         folder.mkdir()
         (folder / "config.yaml").write_text(CONFIG.format(model="smollm2-135m-instruct", **(GIVEN | given)))

@@ -69,7 +69,7 @@ def _words(command: str) -> list[str]:
     words = shlex.split(command)
     while re.match(r"[A-Z_]+=", words[0]):
         name = words.pop(0).split("=")[0]
-        sources = [*ROOT.glob("emergence/*.py"), *ROOT.glob("tests/**/*.py")]
+        sources = [*ROOT.glob("emergence/**/*.py"), *ROOT.glob("tests/**/*.py")]
         assert any(f'"{name}"' in path.read_text(encoding="utf-8") for path in sources), (
             f"nothing reads {name}"
         )
@@ -260,8 +260,8 @@ def _examples(page: str) -> list[str]:
 
 
 LENS = [(page, code) for page in ("README.md", "api.md") for code in _examples(page)]
-ELSEWHERE = {"data.md": 1, "extending.md": 4}
-"""Run by tests/test_docs.py, and by tests/test_own_task.py but for the last one."""
+ELSEWHERE = {"data.md": 1, "extending.md": 5}
+"""Run by tests/test_docs.py, and by tests/tasks/test_examples.py but for the last one."""
 
 
 def test_every_python_example_is_run() -> None:
@@ -278,11 +278,14 @@ def test_examples_of_the_lens_run(home: Path, code: str, monkeypatch: pytest.Mon
     assert names["reading"].log_mass.shape[0] == 4
 
 
-def test_the_documented_test_is_one_that_runs() -> None:
-    (claim,) = re.findall(r"(?<=\n\n\n).*", _examples("extending.md")[-1], re.DOTALL)
-    assert claim in (ROOT / "hypotheses" / "classifier_emergence" / "test_emergence.py").read_text(
-        encoding="utf-8"
-    )
+def test_the_documented_test_asserts_a_row_for_every_class(tmp_path: Path) -> None:
+    folder = small.hypotheses(tmp_path) / "classifier_emergence"
+    (folder / "test_named.py").write_text(_examples("extending.md")[-1], encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow", str(folder / "test_named.py")]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    for cls in ("add", "subtract", "multiply"):
+        assert f"::test_answer_classifier_emerges[classifier_emergence-E1-{cls}]" in told.stdout
 
 
 @pytest.mark.slow

@@ -9,53 +9,47 @@ import shutil
 import mlx.core as mx
 import numpy as np
 import pytest
-import tiny
+import trained
 
-from emergence import experiment
-from emergence.config import loading as config
 from emergence.errors import BrokenExperiment
+from emergence.experiment import Experiment
+from emergence.interventions import planting
 from emergence.models import loading as models
+from emergence.provenance import size
 from emergence.readings import controls, reader
-from emergence.store.store import Store
-from emergence.training import checkpoints
-from emergence.verdicts import judging as verdicts
-
-PREDICTIONS = (
-    verdicts.Prediction(
-        "P", "an answer classifier emerges", "sft", "answer", "intermediate", "symbolic", "classifier"
-    ),
-)
+from emergence.report import records
+from emergence.store import Store
+from emergence.training import checkpoints, loop
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("experiment")
+def folder(trained_folder, tmp_path_factory):
+    """A copy, since some tests write reports and train further runs."""
+    return trained.copied(trained_folder, tmp_path_factory.mktemp("experiment") / "tiny")
 
 
 @pytest.fixture(scope="module")
-def setting(folder):
-    arms = "sft: {method: sft}, classified: {method: classified, classifier_layer_pct: 0.5, max_steps: 2}"
-    settings = config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), arms=arms))
-    store = Store(folder / "store")
-    return experiment.prepare(settings, PREDICTIONS, experiment.load(settings, store), store)
+def experiment(folder):
+    return trained.experiment(folder)
 
 
 @pytest.fixture(scope="module")
-def runs(setting):
-    return experiment.train_all(setting)
+def runs(experiment):
+    return experiment.runs
 
 
 @pytest.fixture(scope="module")
-def study(setting, runs):
-    return experiment.read(setting, runs)
+def study(experiment):
+    return experiment.study
+
+
+def elsewhere(experiment, root):
+    """The same experiment with another store, on the same loaded model."""
+    return Experiment(experiment.folder, store=Store(root), loaded=experiment._loaded)
 
 
 def test_every_arm_is_trained_and_read_at_every_step_the_control_included(study):
-    assert [(r.arm, r.steps) for r in study.runs] == [
-        ("sft", (0, 2, 4)),
-        ("classified", (0, 2)),
-        ("shuffled", (0, 2, 4)),
-    ]
+    assert [(r.arm, r.steps) for r in study.runs] == list(trained.STEPS.items())
     run = study.runs[0]
     assert run.words.shape == (3, 4, 2 * 30 + 1, 3)
     assert {p.half for p in run.prompts} == {0, 1, -1}
@@ -65,35 +59,35 @@ def test_a_problem_is_in_the_same_half_in_every_style(study):
     halves = {}
     for p in study.runs[0].prompts:
         if p.half >= 0:
-            halves.setdefault((p.cls, p.a, p.b), set()).add(p.half)
+            halves.setdefault(p.key, set()).add(p.half)
     assert len(halves) == 30
     assert all(len(found) == 1 for found in halves.values())
 
 
-def test_readings_agree_with_the_models_own_logits_in_float64(setting, runs, study):
+def test_readings_agree_with_the_models_own_logits_in_float64(experiment, runs, study):
     run, prompt = study.runs[0], 7
-    with models.adapted(setting.model, runs[0].checkpoints[4]):
-        logits = np.array(setting.model(mx.array([setting.plan.prompt_ids[prompt]])))[0, -1].astype(
+    with models.adapted(experiment.model, runs[0].checkpoints[4]):
+        logits = np.array(experiment.model(mx.array([experiment.plan.prompt_ids[prompt]])))[0, -1].astype(
             np.float64
         )
     log_p = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-    ids = list(setting.plan.words["symbolic"]["add"])
+    ids = list(experiment.plan.words["symbolic"]["add"])
     assert run.words[2, -1, prompt, 0] == pytest.approx(np.log(np.exp(log_p[ids]).sum()), abs=1e-4)
     assert run.answers[2, -1, prompt] == pytest.approx(log_p[run.answer_ids], abs=1e-4)
     assert run.correct[2, prompt] == (log_p.argmax() == run.answer_ids[run.own_answer[prompt]])
 
 
-def test_worded_prompts_do_not_count_their_own_words(setting):
-    symbolic, worded = setting.plan.words["symbolic"], setting.plan.words["worded"]
-    plus = setting.tokenizer.encode(" plus")[0]
+def test_worded_prompts_do_not_count_their_own_words(experiment):
+    symbolic, worded = experiment.plan.words["symbolic"], experiment.plan.words["worded"]
+    plus = experiment.tokenizer.encode(" plus")[0]
     assert plus in symbolic["add"]
     assert plus not in worded["add"]
 
 
-def test_a_second_call_trains_and_reads_nothing(setting, runs, study, monkeypatch):
-    monkeypatch.setattr(experiment.training, "train", None)
-    monkeypatch.setattr(experiment.reader, "read", None)
-    again = experiment.read(setting, experiment.train_all(setting))
+def test_a_second_call_trains_and_reads_nothing(experiment, runs, study, monkeypatch):
+    monkeypatch.setattr(loop.Trainer, "run", None)
+    monkeypatch.setattr(reader, "read", None)
+    again = elsewhere(experiment, experiment.store.root).study
     for before, after in zip(study.runs, again.runs, strict=True):
         assert np.array_equal(before.words, after.words)
         assert np.array_equal(before.answers, after.answers)
@@ -105,21 +99,21 @@ def with_free(monkeypatch, n_bytes):
 
 
 def test_too_little_space_for_all_that_is_missing_is_said_before_anything_is_trained(
-    setting, runs, tmp_path, monkeypatch
+    experiment, runs, tmp_path, monkeypatch
 ):
-    elsewhere = dataclasses.replace(setting, store=Store(tmp_path / "store"))
-    sft, classified = (experiment._size(setting.model, setting.config.arm(n)) for n in ("sft", "classified"))
-    monkeypatch.setattr(experiment.training, "train", None)
+    empty = elsewhere(experiment, tmp_path / "store")
+    sft, classified = (size(experiment.model, experiment.config.arm(n)) for n in ("sft", "classified"))
+    monkeypatch.setattr(loop.Trainer, "run", None)
     with_free(monkeypatch, int(1.05 * (2 * sft + classified)) - 1)  # shuffled takes what sft does
     with pytest.raises(BrokenExperiment, match=r"needs .* kB, has .* kB free; free some space") as caught:
-        experiment.train_all(elsewhere)
+        _ = empty.runs
     assert "\n" not in str(caught.value)
-    assert not elsewhere.store.root.exists()
+    assert not empty.store.root.exists()
     with_free(monkeypatch, 0)
-    assert experiment.train_all(setting) == runs, "what is there needs no space"
+    assert elsewhere(experiment, experiment.store.root).runs == runs, "what is there needs no space"
 
 
-def test_no_run_ever_needs_more_space_than_was_asked_for(setting, tmp_path, monkeypatch):
+def test_no_run_ever_needs_more_space_than_was_asked_for(experiment, tmp_path, monkeypatch):
     remove, peaks = checkpoints._remove_arrays, []
 
     def measured(workdir, keep=""):  # the old state and the new one are both there
@@ -128,26 +122,37 @@ def test_no_run_ever_needs_more_space_than_was_asked_for(setting, tmp_path, monk
         remove(workdir, keep)
 
     monkeypatch.setattr(checkpoints, "_remove_arrays", measured)
-    arm = setting.config.arm("sft")
-    experiment.train(dataclasses.replace(setting, store=Store(tmp_path)), arm, 0)
-    asked = experiment._size(setting.model, arm)
+    arm = experiment.config.arm("sft")
+    elsewhere(experiment, tmp_path).train(arm, 0)
+    asked = size(experiment.model, arm)
     assert 0.95 * asked < max(peaks) <= 1.05 * asked
 
 
-def test_every_prediction_is_judged_for_every_operation_and_the_report_is_written(setting, runs, study):
-    judged = experiment.judge(setting, PREDICTIONS, study)
-    assert [(v.prediction, v.cls) for v in judged] == [("P", o) for o in ("add", "subtract", "multiply")]
-    page = experiment.publish(setting, PREDICTIONS, runs, study, judged)
+def test_every_prediction_is_judged_for_every_class_and_the_report_is_written(experiment):
+    judged = [(v.prediction, v.cls) for v in experiment.verdicts]
+    assert judged == [("P", o) for o in ("add", "subtract", "multiply")]
+    page = experiment.report()
     assert page.stat().st_size > 1000
-    assert str(setting.source.folder) not in page.read_text()
+    assert page.parent.name == f"{experiment.config.hash[:12]}-{experiment.source.hash[:12]}"
+    assert str(experiment.source.folder) not in page.read_text()
 
 
-def test_the_planted_classifier_is_found_at_its_layer_and_nowhere_else(setting):
-    assert [c.passed for c in setting.controls] == [True]
+def test_other_settings_leave_the_results_of_the_first_ones_alone(experiment):
+    first = experiment.report().read_bytes()
+    other = Experiment(
+        experiment.folder, {"seeds": 1, "steps": "0,2"}, experiment.store, loaded=experiment._loaded
+    )
+    assert other.report().parent != experiment.results
+    assert (experiment.results / "report.html").read_bytes() == first
+    assert records.latest(experiment.store.root, "tiny") == other.results
 
 
-def test_a_lens_that_swaps_two_layers_fails_the_planted_control(setting, monkeypatch):
-    read = type(setting.lens).read
+def test_the_planted_classifier_is_found_at_its_layer_and_nowhere_else(experiment):
+    assert [c.passed for c in experiment.controls] == [True]
+
+
+def test_a_lens_that_swaps_two_layers_fails_the_planted_control(experiment, monkeypatch):
+    read = type(experiment.lens).read
 
     def swapped(self, *args, **kwargs):
         reading = read(self, *args, **kwargs)
@@ -155,30 +160,30 @@ def test_a_lens_that_swaps_two_layers_fails_the_planted_control(setting, monkeyp
         mass[[1, 2]] = mass[[2, 1]]
         return dataclasses.replace(reading, log_mass=mass)
 
-    monkeypatch.setattr(type(setting.lens), "read", swapped)
+    monkeypatch.setattr(type(experiment.lens), "read", swapped)
     with pytest.raises(BrokenExperiment, match="planted classifier"):
-        controls.before_training(setting.model, setting.lens, setting.plan)
+        controls.before_training(experiment.lens, experiment.plan)
 
 
-def test_planting_is_undone_after_an_exception(setting):
-    ids = list(setting.plan.prompt_ids[:2])
-    before = np.asarray(setting.lens.logits(ids))
-    with contextlib.suppress(RuntimeError), controls.planted(setting.model, 1, mx.ones(32) / 32**0.5):
+def test_planting_is_undone_after_an_exception(experiment):
+    ids = list(experiment.plan.prompt_ids[:2])
+    before = np.asarray(experiment.lens.logits(ids))
+    with contextlib.suppress(RuntimeError), planting.planted(experiment.model, 1, mx.ones(32) / 32**0.5):
         raise RuntimeError
-    assert np.array_equal(before, np.asarray(setting.lens.logits(ids)))
+    assert np.array_equal(before, np.asarray(experiment.lens.logits(ids)))
 
 
-def test_an_adapter_that_is_not_applied_is_caught_by_name(setting, runs, tmp_path, monkeypatch):
+def test_an_adapter_that_is_not_applied_is_caught_by_name(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(reader.models, "adapted", lambda model, path: contextlib.nullcontext())
     with pytest.raises(BrokenExperiment, match="not applied"):
-        reader.read_run(setting.model, setting.lens, setting.plan, runs[0].checkpoints, tmp_path, "sft")
+        reader.read_run(experiment.lens, experiment.plan, runs[0].checkpoints, tmp_path, "sft")
 
 
 def test_a_first_checkpoint_that_is_not_the_base_model_is_caught_by_name(
-    setting, runs, tmp_path, monkeypatch
+    experiment, runs, tmp_path, monkeypatch
 ):
     adapted = models.adapted
     wrong = runs[0].checkpoints[2]
     monkeypatch.setattr(reader.models, "adapted", lambda model, path: adapted(model, wrong))
     with pytest.raises(BrokenExperiment, match="base model at step 0"):
-        reader.read_run(setting.model, setting.lens, setting.plan, runs[0].checkpoints, tmp_path, "sft")
+        reader.read_run(experiment.lens, experiment.plan, runs[0].checkpoints, tmp_path, "sft")

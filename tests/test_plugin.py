@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
-import os
 import re
 import shutil
 import sys
@@ -15,12 +13,13 @@ from xml.etree import ElementTree
 import mlx.core  # noqa: F401  (a process loads it once: the runs within this one must find it there)
 import pytest
 import small
+from places import python_path
 
 from emergence.config import loading as config
-from emergence.report import results, tables
+from emergence.report import records, results, tables
 from emergence.verdicts import findings
-from emergence.verdicts.judging import Verdict
 from emergence.verdicts.predictions import load_predictions
+from emergence.verdicts.verdict import Effect, Verdict
 
 pytest_plugins = ["pytester"]
 
@@ -34,7 +33,7 @@ parameters:
   task_vocabulary: {add: [add], subtract: [subtract]}
 """
 PREDICTIONS = """
-from emergence.predictions import Prediction
+from emergence import Prediction
 VERSION = 1
 PREDICTIONS = (
     Prediction("E", "it emerges", "sft", "words", "intermediate", "symbolic", "classifier"),
@@ -56,27 +55,24 @@ def test_control(verdict):
 OPERATIONS = ("add", "subtract")
 CONFTEST = """
 import json
-import pathlib
 from types import SimpleNamespace
 import pytest
 from emergence.verdicts import Verdict
 
-@pytest.fixture(scope="session")
-def instrument():
-    return SimpleNamespace(source=SimpleNamespace(hash="weights"))
+pytest_plugins = ["emergence.fixtures"]
 
 @pytest.fixture(scope="session")
-def verdicts(experiment_folder):
-    rows = json.loads((experiment_folder / "verdicts.json").read_text())
-    made = [Verdict(**row | {"token_ids": tuple(row["token_ids"])}) for row in rows]
-    return {(v.prediction, v.cls): v for v in made}
+def verdicts(experiment):
+    experiment.source = SimpleNamespace(hash="weights")
+    rows = json.loads((experiment.folder / "verdicts.json").read_text())
+    return {(row["prediction"], row["class"]): Verdict.from_row(row) for row in rows}
 """
 
 
 def verdict(prediction: str, operation: str, outcome: str) -> Verdict:
     return Verdict(
-        prediction, operation, "a claim", outcome, f"{outcome} by 3.1 %", "sft", "symbolic", "words",
-        "intermediate", "own-class mass", control=prediction == "C",
+        prediction, operation, "a claim", outcome, f"{outcome} by 3.1 %", "sft", "symbolic", "intermediate",
+        Effect("own-class mass", "words"), control=prediction == "C",
     )  # fmt: skip
 
 
@@ -94,7 +90,7 @@ def folder(pytester):
 def judge(folder, add: str, subtract: str = "supported", control: str = "supported") -> list[Verdict]:
     rows = [verdict("E", "add", add), verdict("E", "subtract", subtract)]
     rows += [verdict("C", "add", control), verdict("C", "subtract", "supported")]
-    (folder / "verdicts.json").write_text(json.dumps([dataclasses.asdict(v) for v in rows]))
+    (folder / "verdicts.json").write_text(json.dumps([v.as_row() for v in rows]))
     return rows
 
 
@@ -175,13 +171,13 @@ def test_a_failed_control_makes_every_other_verdict_an_error(pytester, folder):
 
 
 def test_the_verdict_is_a_property_of_the_junit_report(pytester, folder):
-    judge(folder, "supported")
+    judged = judge(folder, "supported")
     pytester.runpytest_inprocess("small", "--junitxml=out.xml", "-o", "junit_family=xunit1")
     text = (pytester.path / "out.xml").read_text()
     assert text.count('<property name="verdict"') == 4
     found = [json.loads(p.get("value")) for p in ElementTree.fromstring(text).iter("property")]
     assert {(v["prediction"], v["class"]) for v in found} == {(p, o) for p in "EC" for o in OPERATIONS}
-    wanted = {f.name for f in dataclasses.fields(Verdict)} - {"details"}
+    wanted = judged[0].as_row().keys() - {"details"}
     assert all(v.keys() == wanted and v["statistic"] == "own-class mass" for v in found)
 
 
@@ -225,11 +221,62 @@ def test_a_repository_that_uses_none_of_it_notices_nothing(pytester):
     assert "BLAS" not in result.stdout.str()
 
 
-def test_a_test_without_its_prediction_is_told_what_to_write(pytester, folder):
+ALL = "def test_claim(verdict):\n    assert verdict.supported, verdict\n"
+
+
+def test_the_table_is_the_tests(pytester, folder):
+    judge(folder, "supported", subtract="falsified")
+    (folder / "test_small.py").write_text(ALL)
+    result = pytester.runpytest_inprocess("small", "-v")
+    result.assert_outcomes(passed=3, failed=1)
+    for id_ in ("small-E-add", "small-E-subtract", "small-C-add", "small-C-subtract"):
+        assert f"::test_claim[{id_}]" in result.stdout.str()
+    only = pytester.runpytest_inprocess("small", "-k", "E-add")
+    only.assert_outcomes(passed=1, deselected=3)
+
+
+def test_a_row_that_no_test_asserts_ends_the_session_before_any_test(pytester, folder):
     judge(folder, "supported")
-    (folder / "test_small.py").write_text("def test_it(verdict):\n    assert verdict\n")
+    (folder / "test_small.py").write_text(TESTS.split('@pytest.mark.prediction("C")')[0])
     result = pytester.runpytest_inprocess("small")
-    result.stdout.fnmatch_lines(["*mark the test with prediction(ID), ID one of E, C*"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*small/predictions.py: no test asserts C; add `def test_claim(verdict)*"])
+    assert pytester.runpytest_inprocess("small/test_small.py").ret == 0  # one file
+
+
+def test_a_mark_that_names_no_row_is_told_which_there_are(pytester, folder):
+    judge(folder, "supported")
+    (folder / "test_small.py").write_text(ALL + TESTS.replace('"E"', '"Z"'))
+    result = pytester.runpytest_inprocess("small")
+    result.stdout.fnmatch_lines(["*mark the test with prediction(ID), ID one of E, C; it has Z*"])
+    assert result.ret == 1
+
+
+def test_a_repository_that_did_not_ask_has_none_of_the_fixtures(pytester):
+    pytester.makepyfile("def test_of_their_own(model, store, lens):\n    pass\n")
+    result = pytester.runpytest_inprocess("-W", "ignore")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'model' not found*"])
+
+
+def test_where_every_claim_is_left_out_the_last_line_says_how_to_run_them(pytester, folder):
+    (folder / "test_small.py").write_text("import pytest\npytestmark = pytest.mark.slow\n" + ALL)
+    result = pytester.runpytest_inprocess("small", "-m", "not slow")
+    result.stdout.fnmatch_lines(["4 claims were left out: they train a model; `-m slow` runs them"])
+
+
+def test_a_model_that_cannot_be_had_ends_the_session_in_one_line(pytester, folder):
+    (folder / "test_small.py").write_text(ALL)
+    result = pytester.runpytest_inprocess("small", "--model", "smollm2-135m-instrct")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*model 'smollm2-135m-instrct' is neither*"])
+
+
+def test_every_run_leaves_a_record(pytester, folder):
+    judge(folder, "falsified")
+    pytester.runpytest_inprocess("small")
+    (path,) = pytester.path.glob(".emergence/experiments/small/results/run_*.json")
+    assert json.loads(path.read_text())["status"] == "success"
 
 
 def test_options_of_the_host_stay_its_own(pytester, folder):
@@ -266,9 +313,7 @@ def _main_job(pytester, place: Path, *options: str):
     """`pytest hypotheses/parity -m slow`, in a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setenv(
-            "PYTHONPATH", f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        )
+        patch.setenv("PYTHONPATH", python_path())
         command = (
             sys.executable,
             "-m",
@@ -286,9 +331,10 @@ def _main_job(pytester, place: Path, *options: str):
 def test_xdist_ends_with_the_table_the_properties_and_the_exit_code_of_one_process(pytester, short):
     ran = _main_job(pytester, short, "-n", "2", "--junitxml=out.xml")
     assert ran.ret == 1, "P2 is false of a tiny model"
-    _, judged = results.read_verdicts(short / ".emergence" / "experiments" / "parity")
+    folder = records.latest(short / ".emergence", "parity")
+    _, judged = results.read_verdicts(folder)
     ran.stdout.fnmatch_lines(["=* parity =*", *tables.plain(tables.verdict_report(judged)).splitlines()[:5]])
-    ran.stdout.fnmatch_lines(["step  even *", "report: .emergence/experiments/parity/report.html"])
+    ran.stdout.fnmatch_lines(["step  even *", f"report: {folder.relative_to(short)}/report.html"])
     told = re.findall(r'name="verdict" value="([^"]*)"', (short / "out.xml").read_text())
     told = [json.loads(html.unescape(text)) for text in told]
     assert {(v["prediction"], v["class"]): v["estimate"] for v in told} == {

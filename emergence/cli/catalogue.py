@@ -1,4 +1,4 @@
-"""Which experiments there are, and what is known of each. In: a folder of experiments, a store.
+"""Which experiments there are, and what is known of each. In: a folder of experiments, a store's root.
 
 An experiment is a folder with `config.yaml` and `predictions.py`. Results lie under the name that the config
 gives, which may differ from the folder's; the experiment is found by either.
@@ -25,29 +25,54 @@ class Listed:
     name: str
     """The folder's."""
     folder: Path
-    results: Path
+    home: Path
+    """`experiments/<name>` in the store: a folder for each config and model, and the records of all runs."""
 
     def runs(self) -> list[dict[str, Any]]:
-        """The records of `emergence run`, oldest first."""
-        return records.run_records(self.results)
+        """The records of its runs, oldest first."""
+        return records.run_records(self.home)
+
+    def known(self) -> list[Path]:
+        """Every folder with results, the one judged last at the end."""
+        return records.known(self.home.parent.parent, self.home.name)
 
     @property
-    def has_results(self) -> bool:
-        """Whether anything was judged."""
-        return (self.results / records.VERDICTS).exists()
+    def results(self) -> Path | None:
+        """The newest results; None where nothing was judged."""
+        return records.newest(self.home)
 
-    def status(self) -> dict[str, Any]:
+    def require_results(self, key: str | None = None) -> Path:
+        """The results of a config and model (`status --all` shows the keys), or the newest.
+
+        Raises
+        ------
+        UsageError
+            There are none, or none of that key.
+        """
+        there = {path.name: path for path in self.known()}
+        if key is not None and (found := [path for name, path in there.items() if name.startswith(key)]):
+            return found[-1]
+        if key is not None and there:
+            raise UsageError(f"{self.name}: no results {printable(key)!r}; there are: {', '.join(there)}")
+        if newest := self.results:
+            return newest
+        raise UsageError(
+            f"{self.name}: no results yet in {self.home}; `emergence run {self.name}` makes some"
+        )
+
+    def status(self, key: str | None = None) -> dict[str, Any]:
         """What `emergence status --json` prints; the keys are those of `lazarus experiment status`."""
         runs = self.runs()
+        results = self.require_results(key) if self.results else None
         return {
             "name": self.name,
             "path": str(self.folder),
-            "has_results": self.has_results or bool(runs),
+            "has_results": bool(results or runs),
             "latest_result": runs[-1] if runs else None,
-            "verdicts": self._verdicts() if self.has_results else [],
+            "verdicts": self._verdicts(results) if results else [],
         }
 
-    def _verdicts(self) -> list[Mapping[str, Any]]:
+    def _verdicts(self, folder: Path) -> list[Mapping[str, Any]]:
         from ..report import results
 
         kept = (
@@ -62,7 +87,7 @@ class Listed:
             "step",
             "reason",
         )
-        return [{k: v.as_row()[k] for k in kept} for v in results.read_verdicts(self.results)[1]]
+        return [{k: v.as_row()[k] for k in kept} for v in results.read_verdicts(folder)[1]]
 
 
 def root(given: Path | None = None) -> Path:
@@ -119,9 +144,9 @@ def find(name: str, folder: Path, store: Path) -> Listed:
         Unknown, or two experiments have it; says which there are.
     """
     known = {listed.name: listed for listed in every(folder, store)}
-    found = known.get(name) or next((one for one in known.values() if one.results.name == name), None)
+    found = known.get(name) or next((one for one in known.values() if one.home.name == name), None)
     if found:
-        distinct({one.folder: one.results.name for one in known.values() if one.results == found.results})
+        distinct({one.folder: one.home.name for one in known.values() if one.home == found.home})
         return found
     path = Path(name)
     if (path / CONFIG).is_file():

@@ -7,10 +7,10 @@ underneath: the same fixtures, the same verdicts.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import BrokenExperiment, EmergenceError, UsageError
-from ..store.locks import locked
+from ..store import Store, default_root
+from ..wording import substitute_unencodable
 from . import catalogue
 
 OK, VERDICT, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -42,16 +43,21 @@ Param = Annotated[
 Model = Annotated[str | None, typer.Option(help="Embedded name, hub id or folder.")]
 Steps = Annotated[str | None, typer.Option(metavar="N[,N...]", help="Last step, or all checkpoints.")]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds.")]
-StoreOption = Annotated[Path, typer.Option("--store", help="Where runs are kept.")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Where runs are kept [.emergence/].")]
 Folder = Annotated[Path | None, typer.Option("--experiments-dir", help="Folder of experiments [hypotheses].")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Results of this config and model; `status --all` lists the keys.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-STORE = Path(".emergence")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; every error that a person can act on is one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        substitute_unencodable(stream)
     try:
         code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        sys.stdout.flush()
     except BrokenExperiment as error:
         code = _say(str(error), BROKEN)
     except EmergenceError as error:
@@ -60,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _say(f"{error.format_message().rstrip('.')}; see emergence --help", USAGE)
     except (KeyboardInterrupt, typer.Abort):
         code = _say("interrupted; nothing was lost", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit):
+        # Who reads has read enough, as `head -1` has; typer and rich tell it by SystemExit. What is left in
+        # the buffer goes nowhere, or Python would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
     sys.exit(code if isinstance(code, int) else OK)
 
@@ -75,6 +83,10 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _store(given: Path | None) -> Store:
+    return Store(given or default_root(Path.cwd()))
+
+
 def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
@@ -83,11 +95,32 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def _find(name: str, experiments_dir: Path | None, store: Path | None) -> tuple[catalogue.Listed, Store]:
+    """An experiment by its name, and the store that it keeps its runs in."""
+    folder = catalogue.root(experiments_dir)
+    kept = Store(store or default_root(folder))
+    return catalogue.find(name, folder, kept.root), kept
+
+
+def _settled(
+    one: catalogue.Listed, store: Store, config: Path | None, param: list[str] | None, **options: Any
+) -> Any:
+    """The experiment with every option applied, config and claims checked; nothing is loaded."""
+    from ..config import parse_override
+    from ..experiment import Experiment
+
+    overrides = dict(parse_override(p) for p in param or [])
+    overrides |= {name: value for name, value in options.items() if value is not None}
+    experiment = Experiment(one.folder, overrides, store, file=config)
+    _ = experiment.notices
+    return experiment
+
+
 @app.command("list")
-def list_(store: StoreOption = STORE, experiments_dir: Folder = None, as_json: AsJson = False) -> None:
+def list_(store: StoreOption = None, experiments_dir: Folder = None, as_json: AsJson = False) -> None:
     """Experiments, their claims and whether there are results."""
     folder = catalogue.root(experiments_dir)
-    found = list(catalogue.every(folder, store))
+    found = list(catalogue.every(folder, store or default_root(folder)))
     if as_json:
         _print_json([_listed(one) for one in found])
         return
@@ -101,13 +134,13 @@ def list_(store: StoreOption = STORE, experiments_dir: Folder = None, as_json: A
 
 
 def _listed(one: catalogue.Listed) -> dict[str, Any]:
-    from ..config import loading as config
+    from .. import config
 
     try:
         description = config.load(one.folder / catalogue.CONFIG).description
     except UsageError as error:
         description = f"(cannot be used: {str(error).splitlines()[0]})"
-    there = one.has_results
+    there = one.results is not None
     return {"name": one.name, "description": description, "path": str(one.folder), "has_results": there}
 
 
@@ -116,24 +149,23 @@ def info(
     name: Name,
     config: Config = None,
     param: Param = None,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
     experiments_dir: Folder = None,
     as_json: AsJson = False,
 ) -> None:
     """What an experiment claims, trains and reads."""
-    from . import plan as planning
+    from . import plan
 
-    one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    experiment, predictions = planning.settle(one, config, param or [], None, None, None)
+    one, kept = _find(name, experiments_dir, store)
+    experiment = _settled(one, kept, config, param)
     if as_json:
-        claims = [{"id": p.id, "claim": p.claim, "arm": p.arm} for p in predictions]
-        said: dict[str, Any] = {"name": one.name, "description": experiment.description}
-        said["path"] = str(one.folder)
-        said |= {"config": experiment.model_dump(mode="json"), "predictions": claims}
-        _print_json(said | {"has_results": one.has_results})
+        claims = [{"id": p.id, "claim": p.claim, "arm": p.arm} for p in experiment.predictions]
+        said: dict[str, Any] = {"name": one.name, "description": experiment.config.description}
+        said |= {"path": str(one.folder), "config": experiment.config.model_dump(mode="json")}
+        _print_json(said | {"predictions": claims, "has_results": one.results is not None})
         return
-    _console().print(planning.described(experiment, predictions))
-    for notice in experiment.notices:
+    _console().print(plan.described(experiment))
+    for notice in experiment.config.notices:
         print(f"note: {notice}")
 
 
@@ -145,7 +177,7 @@ def run(
     model: Model = None,
     steps: Steps = None,
     seeds: Seeds = None,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
     experiments_dir: Folder = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained and what is cached.")
@@ -154,51 +186,51 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Train, read and judge; the verdicts come from pytest, as `pytest hypotheses -m slow` gives them."""
-    from . import plan as planning
-    from . import run as running
+    from . import plan, run
 
-    one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    experiment, predictions = planning.settle(one, config, param or [], model, steps, seeds)
+    one, kept = _find(name, experiments_dir, store)
+    experiment = _settled(one, kept, config, param, model=model, steps=steps, seeds=seeds)
     if dry_run:
-        _console().print(planning.plan(experiment, predictions, store))
+        _console().print(plan.plan(experiment))
         return OK
-    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": store}
+    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": kept.root}
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
-    ended = running.run(one, experiment, flags, store)
-    if ended.message:
-        _say(ended.message, ended.code)
-    return ended.code
+    ended = run.run(experiment, flags)
+    return _say(ended.message, ended.code) if ended.message else ended.code
 
 
 @app.command()
 def status(
     name: Name,
-    show_all: Annotated[bool, typer.Option("--all", help="Every run, not just the latest.")] = False,
+    key: Key = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Every run and all results, not just the latest.")
+    ] = False,
     as_json: AsJson = False,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
     experiments_dir: Folder = None,
 ) -> None:
     """The latest run and its verdicts."""
     from ..report import results, tables
 
-    one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    said = one.status()
+    one, _ = _find(name, experiments_dir, store)
+    said = one.status(key)
     if as_json:
         _print_json(said | {"runs": one.runs()} if show_all else said)
         return
-    if not said["has_results"]:
-        raise UsageError(
-            f"{one.name}: no results yet in {one.results}; `emergence run {one.name}` makes some"
-        )
-    for record in one.runs() if show_all else one.runs()[-1:]:
+    runs = one.runs()
+    folder = one.require_results(key) if one.results or not runs else None
+    for record in runs if show_all else runs[-1:]:
         print(_run_line(record))
-    if one.has_results:
-        content, verdicts = results.read_verdicts(one.results)
+    if folder:
+        content, verdicts = results.read_verdicts(folder)
         print(f"{content['experiment']} on {content['model']}, {content['created']}\n")
         _console().print(tables.verdict_report(verdicts))
-        print(f"report: {one.results / 'report.html'}")
+        print(f"report: {folder / 'report.html'}")
+    for other in one.known() if show_all else ():
+        print(f"results {other.name}{' (shown)' if other == folder else ''}")
 
 
 def _run_line(record: dict[str, Any]) -> str:
@@ -211,25 +243,21 @@ def _run_line(record: dict[str, Any]) -> str:
 @app.command()
 def report(
     name: Name,
+    key: Key = None,
     out: Annotated[Path | None, typer.Option(help="Write the page here instead.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
     experiments_dir: Folder = None,
 ) -> None:
     """Draw the report again from the results that are kept; trains and reads nothing."""
     from ..report import page as pages
 
-    one = catalogue.find(name, catalogue.root(experiments_dir), store)
-    if not one.has_results:
-        raise UsageError(
-            f"{one.name}: no results yet in {one.results}; `emergence run {one.name}` makes some"
-        )
+    one, _ = _find(name, experiments_dir, store)
+    folder = one.require_results(key)
     target = out / pages.PAGE if out and out.is_dir() else out
-    # A run that ends meanwhile writes the same page.
-    with locked(one.results / "report", _note) if out is None else nullcontext():
-        page = pages.render(one.results, target)
+    page = pages.render(folder, target, _note)
     print(page)
-    if gone := pages.missing(one.results):
+    if gone := pages.missing(folder):
         again = f"`emergence run {one.name}` writes them again, and trains nothing"
         _say(f"{', '.join(gone)}: no longer there; {again}", OK)
     if open_:
@@ -241,16 +269,21 @@ def models_(
     check: Annotated[
         str | None, typer.Option(metavar="NAME", help="Load it and prove the lens on it.")
     ] = None,
-    store: StoreOption = STORE,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="transformers", help="With --check: compare its logits with torch's."),
+    ] = None,
+    store: StoreOption = None,
 ) -> None:
     """Models at hand; `--check NAME` says whether the lens can serve one, and how exactly."""
-    from . import run as running
+    from . import models
 
+    kept = _store(store)
     if check is None:
-        _console().print(running.at_hand(store))
+        _console().print(models.at_hand(kept))
         print("any model that mlx-lm loads is one `--model owner/name` or `--model FOLDER` away")
         return
-    print(running.proven(check, store))
+    print(models.proven(check, kept, against))
 
 
 @app.command()
@@ -258,28 +291,28 @@ def show(
     prompt: str,
     model: Annotated[str, typer.Option(help="Embedded name, hub id or folder.")] = "smollm2-135m-instruct",
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt in the model's template.")] = False,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
 ) -> None:
     """One prompt, layers × positions: the likeliest token in each cell, under the exact tokens fed."""
-    from . import run as running
+    from . import models
 
-    _console().print(running.drawn(prompt, model, chat, store))
+    _console().print(models.drawn(prompt, model, chat, _store(store)))
 
 
 @store_app.command("list")
-def store_list(store: StoreOption = STORE) -> None:
+def store_list(store: StoreOption = None) -> None:
     """Everything that is kept, oldest first."""
     from . import store as keeping
 
-    _console().print(keeping.table(store))
+    _console().print(keeping.table(_store(store)))
 
 
 @store_app.command("verify")
-def store_verify(store: StoreOption = STORE) -> int:
+def store_verify(store: StoreOption = None) -> int:
     """Hash every file of every entry; exit 3 if one is damaged."""
     from . import store as keeping
 
-    lines, sound = keeping.verify(store)
+    lines, sound = keeping.verify(_store(store))
     print("\n".join(lines))
     return OK if sound else BROKEN
 
@@ -291,14 +324,15 @@ def store_remove(
     state: Annotated[str | None, typer.Option(help="Only partial, corrupt or damaged ones.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if results rest on it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    store: StoreOption = STORE,
+    store: StoreOption = None,
 ) -> None:
     """Remove entries, and what is nested in them, by key, age or state; asks first."""
     from . import store as keeping
 
-    chosen = keeping.choose(store, keys or [], older_than, state, force)
+    kept = _store(store)
+    chosen = keeping.choose(kept, keys or [], older_than, state, force)
     _console().print(keeping.listed(chosen))
     if not yes:
         typer.confirm(f"Remove {len(chosen)} of them for good?", abort=True)
-    keeping.remove(store, chosen)
+    keeping.remove(kept, chosen)
     print(f"removed {len(chosen)}")

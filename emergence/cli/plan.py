@@ -1,6 +1,6 @@
-"""What a run would do, before it does it: a config settled with its options, described, and its work counted.
+"""What a run would do, before it does it: an experiment described, and its work counted.
 
-In: an experiment's folder and options. Out: `Config` and claims, renderables for the terminal.
+In: an `Experiment`. Out: renderables for the terminal.
 """
 
 from __future__ import annotations
@@ -15,61 +15,34 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..config import loading as config
-from ..config.settings import Config
 from ..progress import clock
 from ..store import manifest as sealing
 from ..store.manifest import Damaged
-from ..store.store import Item, Store, key_of
-from ..verdicts import predictions
-from .catalogue import Listed
+from ..store.store import Item, key_of
 
 if TYPE_CHECKING:
-    from ..verdicts.predictions import Table as Claims
+    from ..experiment import Experiment
 
 
-def settle(
-    one: Listed,
-    path: Path | None,
-    params: Sequence[str],
-    model: str | None,
-    steps: str | None,
-    seeds: int | None,
-) -> tuple[Config, Claims]:
-    """The config with every option applied, and the claims, checked against each other.
-
-    Raises
-    ------
-    UsageError
-        Whatever is wrong, before anything is loaded or trained.
-    """
-    given: dict[str, object] = dict(config.parse_override(p) for p in params)
-    if model is not None:
-        given["model"] = model
-    experiment = config.narrowed(config.load(path or one.folder / "config.yaml", given), steps, seeds)
-    claims = predictions.load_predictions(one.folder / "predictions.py")
-    predictions.check(claims, experiment)
-    return experiment, claims
-
-
-def described(experiment: Config, claims: Claims) -> RenderableType:
+def described(experiment: Experiment) -> RenderableType:
     """`emergence info`."""
+    config = experiment.config
     facts = Table.grid(padding=(0, 2))
-    task = experiment.task
+    task = config.task
     rows = {
-        "model": experiment.model,
-        "config": experiment.hash,
+        "model": config.model,
+        "config": config.hash,
         "classes": ", ".join(task.classes),
         "problems": f"per class {task.num_train} train, {task.num_valid} validation, {task.num_test} test",
         "styles": f"trained on {', '.join(task.styles)}; read in {', '.join(task.read_styles)}",
-        "words": "; ".join(f"{c}: {', '.join(words)}" for c, words in experiment.vocabulary.items()),
+        "words": "; ".join(f"{c}: {', '.join(words)}" for c, words in config.vocabulary.items()),
     }
     for name, value in rows.items():
         facts.add_row(Text(name, style="dim"), Text(value))
     arms = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("arm", "method", "tuning", "rate", "batch", "checkpoints", "seeds"):
         arms.add_column(column, header_style="dim")
-    for arm in experiment.arms:
+    for arm in config.arms:
         tuning = (
             arm.fine_tune_type
             if arm.fine_tune_type == "full"
@@ -80,30 +53,31 @@ def described(experiment: Config, claims: Claims) -> RenderableType:
             arm.name, arm.method, tuning, f"{arm.learning_rate:g}", str(arm.batch_size), steps, seeds
         )
     said = Table.grid(padding=(0, 2))
-    for claim in claims:
+    for claim in experiment.predictions:
         said.add_row(Text(claim.id, style="bold"), Text(claim.claim))
-    head = Group(Text(experiment.name, style="bold"), Text(experiment.description), Text(""))
+    head = Group(Text(config.name, style="bold"), Text(config.description), Text(""))
     return Group(head, facts, Text(""), arms, Text(""), said)
 
 
-def plan(experiment: Config, claims: Claims, store: Path) -> RenderableType:
+def plan(experiment: Experiment) -> RenderableType:
     """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
-    states, speeds = _states(experiment, Store(store))
+    config = experiment.config
+    states, speeds = _states(experiment)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("arm", "seed", "steps", "state", "time"):
         table.add_column(column, header_style="dim")
     times: list[float | None] = []
     for (name, seed), state in states.items():
-        arm = experiment.arm(name)
+        arm = config.arm(name)
         steps, speed = arm.checkpoint_steps[-1], speeds.get(_kind(arm.model_dump()))
         time = "–"
         if state != "cached":
             times.append(speed and steps * speed)
             time = "unknown" if speed is None else f"about {clock(steps * speed)}"
         table.add_row(name, str(seed), str(steps), state, time)
-    judged = len(claims) * len(experiment.task.classes)
+    judged = len(experiment.predictions) * len(config.task.classes)
     last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
-    head = Text(f"{experiment.name}: model {experiment.model}, config {experiment.hash}, store {store}")
+    head = Text(f"{config.name}: model {config.model}, config {config.hash}, store {experiment.store.root}")
     return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))
 
 
@@ -118,25 +92,24 @@ _Kind = tuple[str, str]
 
 
 def _kind(arm: Mapping[str, Any]) -> _Kind:
-    """What a step's time depends on most, after the model."""
-    return arm["method"], arm["fine_tune_type"]
+    """What a step's time depends on most, after the model; an arm says what is not at its default."""
+    return arm.get("method", "sft"), arm.get("fine_tune_type", "lora")
 
 
-def _states(experiment: Config, store: Store) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
+def _states(experiment: Experiment) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
     """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`."""
-    pairs = [(arm, seed) for arm in experiment.arms for seed in arm.seeds]
-    if not _is_here(experiment.model):
+    config = experiment.config
+    pairs = [(arm, seed) for arm in config.arms for seed in arm.seeds]
+    if not _is_here(config.model):
         return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}, {}
-    from .. import experiment as stages
-    from ..models import loading as models
+    from .. import provenance
 
-    source = models.resolve(experiment.model, store)
-    splits = stages.split(experiment)
-    kept = {item.key: item for item in store.entries() if item.kind == "runs"}
+    source, splits = experiment.source, experiment.splits
+    kept = {item.key: item for item in experiment.store.entries() if item.kind == "runs"}
     words = {"complete": "cached", "partial": "interrupted, goes on"}
     states = {}
     for arm, seed in pairs:
-        item = kept.get(key_of(stages.spec_of_run(experiment, source, splits, arm, seed)))
+        item = kept.get(key_of(provenance.run_spec(config, source, splits, arm, seed)))
         states[arm.name, seed] = words.get(item.state if item else "", "to train")
     return states, _speeds(item for item in kept.values() if item.spec.get("model") == source.hash)
 
@@ -146,7 +119,7 @@ def _is_here(model: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    from ..models.loading import EMBEDDED
+    from ..models import EMBEDDED
 
     if model == EMBEDDED or Path(model).is_dir() or "/" not in model:
         return True

@@ -1,11 +1,10 @@
-"""What `emergence store` does: list, verify and remove what a store holds. In: its root. Out: lines."""
+"""What `emergence store` does: list, verify and remove what a store holds. In: a store. Out: lines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -39,15 +38,14 @@ def listed(items: Sequence[Item]) -> Table:
     return table
 
 
-def table(root: Path) -> RenderableType:
+def table(store: Store) -> RenderableType:
     """`emergence store list`."""
-    items = Store(root).entries()
-    return listed(items) if items else Text(f"{root}: nothing is kept")
+    items = store.entries()
+    return listed(items) if items else Text(f"{store.root}: nothing is kept")
 
 
-def verify(root: Path) -> tuple[list[str], bool]:
+def verify(store: Store) -> tuple[list[str], bool]:
     """Hash everything; a line for each damaged entry and one with the counts, and whether all is sound."""
-    store = Store(root)
     items = store.entries()
     checked = {i.path: store.verify(i) for i in items if i.state in ("complete", "damaged")}
     there = {path: said for path, said in checked.items() if os.path.lexists(path)}  # not removed meanwhile
@@ -60,7 +58,7 @@ def verify(root: Path) -> tuple[list[str], bool]:
 
 
 def choose(
-    root: Path, keys: Sequence[str], older_than: int | None, state: str | None, force: bool
+    store: Store, keys: Sequence[str], older_than: int | None, state: str | None, force: bool
 ) -> list[Item]:
     """The entries that `remove` is asked for.
 
@@ -75,9 +73,11 @@ def choose(
         )
     if state is not None and state not in STATES:
         raise UsageError(f"--state {state!r} is none of {', '.join(STATES)}")
-    items = Store(root).entries()
+    items = store.entries()
     if unknown := [key for key in keys if all(item.key != key for item in items)]:
-        raise UsageError(f"{root}: holds no {', '.join(unknown)}; `emergence store list` shows the keys")
+        raise UsageError(
+            f"{store.root}: holds no {', '.join(unknown)}; `emergence store list` shows the keys"
+        )
     before = datetime.now(UTC) - timedelta(days=older_than or 0)
     chosen = [
         item
@@ -90,13 +90,12 @@ def choose(
     if used and not force:
         raise UsageError(f"{used[0].key} is used by {_rests_on(used[0])[0]}; --force removes it all the same")
     if not chosen:
-        raise UsageError(f"{root}: nothing of that age and state")
+        raise UsageError(f"{store.root}: nothing of that age and state")
     # An entry that lies in another chosen one goes with it.
     return [item for item in chosen if not any(other.path in item.path.parents for other in chosen)]
 
 
-def remove(root: Path, items: Sequence[Item]) -> None:
+def remove(store: Store, items: Sequence[Item]) -> None:
     """Remove them for good."""
-    store = Store(root)
     for item in items:
         store.remove(item)

@@ -31,7 +31,7 @@ from .inventory import CORRUPT, PARTIAL, Item
 from .locks import locked
 from .manifest import SCHEMA, Damaged, Stamp
 
-__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "key_of", "write_atomic"]
+__all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "default_root", "key_of", "write_atomic"]
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
@@ -39,6 +39,18 @@ _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 def key_of(spec: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of `spec`."""
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
+
+
+def default_root(start: Path) -> Path:
+    """`.emergence/` at the root of the repository that `start` lies in, relative where that is below here.
+
+    The root is the nearest folder that holds `.git`, `pyproject.toml` or `hypotheses/`, or else the current
+    one: one store, from whatever folder of a repository pytest or a verb is started.
+    """
+    here, marks = start.resolve(), (".git", "pyproject.toml", "hypotheses")
+    rooted = (p for p in (here, *here.parents) if any((p / mark).exists() for mark in marks))
+    root = next(rooted, Path.cwd())
+    return Path(os.path.relpath(root)) / ".emergence" if root == Path.cwd() else root / ".emergence"
 
 
 @dataclass(frozen=True)
@@ -86,14 +98,14 @@ class Store:
     def __init__(self, root: Path | str, notice: Callable[[str], None] | None = None) -> None:
         self.root = Path(root)
         self.notices: list[str] = []
-        self._tell = notice
+        self.tell = notice
         self._verified: dict[Path, tuple[str, dict[str, Stamp]]] = {}
 
     def notice(self, text: str) -> None:
         """Keep a line, and tell it."""
         self.notices.append(text)
-        if self._tell:
-            self._tell(text)
+        if self.tell:
+            self.tell(text)
 
     def folder(self, *parts: str) -> Path:
         """Make and return a plain folder under the root, such as `experiments/<name>/results`.

@@ -10,14 +10,14 @@ import pytest
 import tiny
 from benchmarks.instruments import opened, prompts
 
-from emergence import experiment
-from emergence.config import loading as config
-from emergence.store.store import Store
-from emergence.verdicts import judging as verdicts
+from emergence import Prediction
+from emergence.experiment import Experiment
+from emergence.store import Store
+from emergence.verdicts import Table
 
 ONCE = 64
 
-CLAIM = verdicts.Prediction(
+CLAIM = Prediction(
     "P", "an answer classifier emerges", "sft", "answer", "intermediate", "symbolic", "classifier"
 )
 
@@ -46,16 +46,25 @@ def test_a_cold_run_by_steps(benchmark: Any, tmp_path: Path, steps: int) -> None
     stores = iter(range(1000))
 
     def cold() -> None:
-        experiment.run(settings, (CLAIM,), Store(tmp_path / f"store{next(stores)}"))
+        assert experiment(settings, tmp_path / f"store{next(stores)}").report()
 
     benchmark.pedantic(cold, rounds=3, warmup_rounds=1)
 
 
 def test_a_warm_run(benchmark: Any, tmp_path: Path) -> None:
-    settings, store = written(tmp_path, 160), Store(tmp_path / "store")
-    experiment.run(settings, (CLAIM,), store)
-    benchmark.pedantic(lambda: experiment.run(settings, (CLAIM,), store), rounds=3)
+    folder, store = written(tmp_path, 160), tmp_path / "store"
+    assert experiment(folder, store).report()
+    benchmark.pedantic(lambda: experiment(folder, store).report(), rounds=3)
 
 
-def written(folder: Path, steps: int) -> config.Config:
-    return config.load(tiny.write_config(folder, tiny.write_model(folder / "model"), (0, steps)))
+def experiment(folder: Path, store: Path) -> Experiment:
+    """One to judge one claim with, no stage of which has been computed."""
+    made = Experiment(folder, store=Store(store))
+    made.predictions = Table((CLAIM,))
+    return made
+
+
+def written(folder: Path, steps: int) -> Path:
+    """The folder of an experiment on a tiny model."""
+    tiny.write_config(folder, tiny.write_model(folder / "model"), (0, steps))
+    return folder

@@ -39,29 +39,23 @@ def emergence(folder: str) -> Work:
 
 
 def emergence_step(folder: str) -> Work:
-    """Our training step: mlx-lm's LoRA layers, the loss and optimizer of `emergence.training.loop`."""
-    import mlx.core as mx
-    import mlx.nn as nn
-    import mlx.optimizers as optim
+    """Our training step, as a training makes it."""
     import numpy as np
 
     from emergence import LogitLens, load
-    from emergence.backend import numpy_ops as cpu
-    from emergence.config.loading import LoRA
+    from emergence.config.settings import LoRA
     from emergence.models import loading as models
     from emergence.training.batches import Batch
     from emergence.training.objectives import Objective
+    from emergence.training.updates import Updates
 
     model = load(folder)[0]
     objective = Objective(LogitLens(model))
     adapters = models.lora(model, "lora", LoRA(rank=RANK, alpha=ALPHA, targets=TARGETS), 0)
     adapters.__enter__()
-    optimizer = optim.Adam(learning_rate=RATE)
-    optimizer.init(model.trainable_parameters())
-    gradient = nn.value_and_grad(model, lambda batch: objective.losses(model, batch))
+    updates = Updates(model, objective, RATE)
 
     def work(job: dict[str, Any]) -> Any:
-        model.train()
         ids, n = np.array(job["rows"], np.int32), job["answers"]
         rows, last = len(ids), ids.shape[1] - n
         position = np.tile(np.arange(last - 1, ids.shape[1] - 1, dtype=np.int32), rows)
@@ -73,12 +67,7 @@ def emergence_step(folder: str) -> Work:
             last=np.full(rows, last - 1, np.int32),
             classes=("add",) * rows,
         )
-        with cpu.fast(model):
-            with cpu.lazily():
-                (loss, parts), gradients = gradient(batch)
-            optimizer.update(model, gradients)
-            mx.eval(loss, parts, model.trainable_parameters(), optimizer.state)
-        return loss.item()
+        return updates.make(batch, 0)[0]
 
     work.adapters = adapters  # type: ignore[attr-defined]  # dropped, it would take the adapters out again
     return work

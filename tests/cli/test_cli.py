@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import report_case as case
 import tiny
+from places import python_path
 
-from emergence.cli import catalogue, outcome
+from emergence.cli import catalogue
 from emergence.cli import main as cli
-from emergence.cli import plan as planning
-from emergence.cli import run as running
-from emergence.errors import UsageError
 from emergence.models import loading as models
+from emergence.outcome import Outcome
 from emergence.report import page as report
 from emergence.report import payload, records, results
 from emergence.store import files
@@ -48,7 +47,7 @@ parameters:
     subtract: [subtract, minus]
 """
 PREDICTIONS = """
-from emergence.predictions import Prediction
+from emergence import Prediction
 
 VERSION = 1
 PREDICTIONS = (
@@ -83,7 +82,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def _with_results(place: Path) -> Path:
-    folder = place / ".emergence" / "experiments" / "parity"
+    folder = records.place(place / ".emergence", "parity", "c" * 12, "e" * 12)
     folder.mkdir(parents=True)
     content = results.document(case.EXPERIMENT, case.verdicts(), case.PROVENANCE) | {"description": "d"}
     (folder / "verdicts.json").write_text(json.dumps(content))
@@ -91,6 +90,7 @@ def _with_results(place: Path) -> Path:
     data = payload.build(study, {}, case.decode) | {"decoded": {}}
     data[report._PAIR] = files.digest(folder / "verdicts.json")
     (folder / "report.json").write_text(json.dumps(data))
+    records.mark_latest(folder)
     return folder
 
 
@@ -99,7 +99,7 @@ def _with_runs(folder: Path, *statuses: str) -> None:
         start, end = datetime(2026, 1, 1 + i), datetime(2026, 1, 1 + i, 0, 0, 5)
         error = "it broke\nbadly" if status == "failed" else None
         record = records.run_record("parity", status, start, end, {}, {"supported": 3}, {}, error)
-        path = folder / "results" / f"run_2026010{1 + i}_000000.json"
+        path = folder.parent / "results" / f"run_2026010{1 + i}_000000.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record))
 
@@ -217,7 +217,8 @@ def test_status_json_without_results_says_so_in_json(place: Path, said: Any) -> 
 def test_report_is_drawn_again_from_what_is_kept(place: Path, said: Any) -> None:
     folder = _with_results(place)
     told = said("report", "parity")
-    assert (told.code, told.out.strip()) == (0, str(Path(".emergence/experiments/parity/report.html")))
+    page = folder.relative_to(place) / "report.html"
+    assert (told.code, told.out.strip()) == (0, str(page))
     assert (folder / "report.html").read_text().count("</script>") == 2
     assert said("report", "parity", "--out", str(place / "x.html")).code == 0
     assert (place / "x.html").read_bytes() == (folder / "report.html").read_bytes()
@@ -284,74 +285,86 @@ def test_a_dry_run_asks_only_runs_of_the_same_model_and_method_how_long_it_takes
     [
         (0, {"passed": 3}, 0),
         (1, {"failed": ["a"], "passed": 2}, 1),
-        (1, {"errors": [{"kind": "BrokenExperiment", "message": "NaN"}], "failed": ["a"]}, 3),
-        (1, {"errors": [{"kind": "UsageError", "message": "overlap"}]}, 2),
-        (1, {"errors": [{"kind": "ZeroDivisionError", "message": "a bug"}]}, 3),
+        (1, {"errors": [("BrokenExperiment", "NaN")], "failed": ["a"]}, 3),
+        (1, {"errors": [("UsageError", "overlap")]}, 2),
+        (1, {"errors": [("ZeroDivisionError", "a bug")]}, 3),
         (2, {}, 130),
-        (2, {"errors": [{"kind": "UsageError", "message": "overlap"}]}, 2),
+        (2, {"errors": [("UsageError", "overlap")]}, 2),
         (3, {}, 3),
         (4, {}, 2),
         (5, {}, 2),
         (0, {"skipped": ["the lens refuses it"]}, 2),
         (0, {"skipped": ["one"], "passed": 1}, 0),
-        (-2, {}, 130),
-        (-15, {}, 130),
-        (-9, {}, 3),
     ],
 )  # fmt: skip
 def test_exit_codes_tell_failed_usage_and_broken_apart(
     pytest_code: int, told: dict[str, Any], code: int
 ) -> None:
-    ended = running.ended(pytest_code, told)
+    ended = Outcome(datetime.now(), **told).ended(pytest_code)
     assert ended.code == code
     assert bool(ended.message) == (code != 0)
 
 
-def test_outcome_keeps_what_pytest_throws_away(tmp_path: Path) -> None:
-    (tmp_path / "test_all.py").write_text(
-        "import pytest\n"
-        "from emergence.errors import BrokenExperiment\n"
-        "@pytest.fixture\ndef wrapped():\n"
-        "    try:\n        raise BrokenExperiment('loss is NaN')\n"
-        "    except BrokenExperiment as e:\n        pytest.fail(str(e), pytrace=False)\n"
-        "def test_passes(): pass\n"
-        "def test_fails(): assert False\n"
-        "@pytest.mark.xfail\ndef test_expected(): assert False\n"
-        "def test_skips(): pytest.skip('no such model')\n"
-        "def test_breaks(wrapped): pass\n"
-        "def test_never_reached(): assert False\n"
+OUTCOMES = """
+import pytest
+from emergence.errors import BrokenExperiment
+
+@pytest.fixture
+def wrapped(experiment):
+    try:
+        raise BrokenExperiment("loss is NaN")
+    except BrokenExperiment as e:
+        pytest.fail(str(e), pytrace=False)
+
+def test_passes(experiment): pass
+def test_fails(experiment): assert False
+@pytest.mark.xfail
+def test_expected(experiment): assert False
+def test_skips(experiment): pytest.skip("no such model")
+def test_breaks(wrapped): pass
+"""
+PARENT = """
+import json, sys
+from pathlib import Path
+import pytest
+from emergence.plugin import OUTCOMES
+
+class Watch:
+    def pytest_unconfigure(self, config):
+        (outcome,) = config.stash[OUTCOMES].values()
+        Path("outcome.json").write_text(json.dumps(vars(outcome), default=str))
+
+options = ["-q", "-p", "emergence.fixtures", "-p", "no:cacheprovider"]
+sys.exit(pytest.main([*options, *sys.argv[1:]], plugins=[Watch()]))
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["one process", "xdist"])
+def test_outcome_keeps_what_pytest_throws_away(place: Path, workers: list[str]) -> None:
+    folder = place / "hypotheses" / "parity"
+    (folder / "test_all.py").write_text(OUTCOMES)
+    command = [sys.executable, "-c", PARENT, *workers, str(folder)]
+    subprocess.run(
+        command, cwd=place, env=os.environ | {"PYTHONPATH": python_path()}, check=False, capture_output=True
     )
-    path = tmp_path / "outcome.json"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "emergence.cli.outcome",
-        "-p",
-        "no:cacheprovider",
-        "test_all.py",
-    ]
-    environment = os.environ | {outcome.VARIABLE: str(path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True)
-    told = json.loads(path.read_text())
+    told = json.loads((place / "outcome.json").read_text())
     assert told["passed"] == 2  # an expected failure is as expected
-    assert told["failed"] == ["test_all.py::test_fails"]
+    assert [name.split("::")[-1] for name in told["failed"]] == ["test_fails[parity]"]
     assert told["skipped"] == ["no such model"]
-    assert told["errors"] == [{"kind": "BrokenExperiment", "message": "loss is NaN"}]
+    assert told["errors"] == [["BrokenExperiment", "loss is NaN"]]
 
 
-def test_settled_config_obeys_options_over_parameters_over_the_file(place: Path) -> None:
-    one = catalogue.find("parity", catalogue.root(), place / "store")
+def test_settled_config_obeys_options_over_parameters_over_the_file(place: Path, said: Any) -> None:
     other = place / "other.yaml"
     other.write_text(CONFIG.replace("max_steps: 4", "max_steps: 8").replace("[0, 4]", "[0, 8]"))
-    experiment, claims = planning.settle(one, other, ["training.batch_size=3"], "some/model", None, 2)
-    assert [claim.id for claim in claims] == ["B1"]
-    assert experiment.model == "some/model"
-    assert {(a.max_steps, a.batch_size, a.seeds) for a in experiment.arms} == {(8, 3, (0, 1))}
-    with pytest.raises(UsageError, match="no such file"):
-        planning.settle(one, place / "nowhere", [], None, None, None)
+    told = json.loads(
+        said(
+            "info", "parity", "-c", str(other), "-p", "training.batch_size=3", "-p", "model=a/b", "--json"
+        ).out
+    )
+    assert [claim["id"] for claim in told["predictions"]] == ["B1"]
+    assert told["config"]["model"] == "a/b"
+    assert {(a["max_steps"], a["batch_size"]) for a in told["config"]["arms"]} == {(8, 3)}
 
 
 @pytest.fixture

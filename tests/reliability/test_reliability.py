@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import random
@@ -18,13 +17,12 @@ import pytest
 import tiny
 from places import HYPOTHESES, ROOT, TESTS, python_path
 
-from emergence import experiment
-from emergence.config.loading import load
 from emergence.errors import BrokenExperiment
+from emergence.experiment import Experiment
 from emergence.progress import Progress
+from emergence.provenance import run_spec
 from emergence.store import files
 from emergence.store.store import Store, key_of
-from emergence.verdicts.judging import load_predictions
 
 ARMS = "sft: {method: sft}, shuffled: {method: shuffled}, classified: {method: classified}"
 
@@ -37,10 +35,7 @@ def main(home: str) -> None:
         def line(self, text: str) -> None:
             print(text)
 
-    loaded, store = load(folder / "config.yaml"), Store(folder / "store", print)
-    experiment.run(
-        loaded, load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py"), store, Said()
-    )
+    Experiment(folder, store=Store(folder / "store", print), progress=Said()).report()
 
 
 def start(home: Path, **env: str) -> subprocess.Popen[str]:
@@ -58,6 +53,7 @@ def make_home(folder: Path) -> Path:
     model = folder / "models" / "wonderland"
     tiny.write_model(model, n_layers=3, hidden=32)
     tiny.write_config(folder, model, arms=ARMS)
+    shutil.copy(HYPOTHESES / "classifier_emergence" / "predictions.py", folder)
     return folder
 
 
@@ -67,18 +63,13 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lived_in(tmp_path_factory) -> Iterator[tuple[Path, experiment.Setting]]:
+def lived_in(tmp_path_factory) -> Iterator[tuple[Path, Experiment]]:
     """A home, and an experiment prepared in it by somebody with secrets in the environment."""
     home = make_home(tmp_path_factory.mktemp("home") / "alice_liddell")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SECRETS, "HOME": str(home)}.items():
             patch.setenv(name, value)
-        loaded, store = load(home / "config.yaml"), Store(home / "store")
-        predictions = load_predictions(HYPOTHESES / "classifier_emergence" / "predictions.py")
-        yield (
-            home,
-            experiment.prepare(loaded, predictions, experiment.load(loaded, store), store),
-        )
+        yield home, Experiment(home, store=Store(home / "store"))
 
 
 SECRETS = {
@@ -96,29 +87,30 @@ def revealing(root: Path, home: Path) -> list[str]:
 
 
 def test_no_file_of_a_run_holds_the_environment_or_where_somebody_lives(lived_in) -> None:
-    home, setting = lived_in
-    arm = setting.config.arm("sft")
-    run = experiment.train(setting, arm, 0)
-    assert run.info["steps"] == 4
+    home, experiment = lived_in
+    arm = experiment.config.arm("sft")
+    run = experiment.train(arm, 0)
+    assert run.entry.info["steps"] == 4
     assert revealing(home / "store", home) == []
     (home / "control").write_text(f"{home}/x {SECRETS['HF_TOKEN']}")
     assert len(revealing(home, home)) > 3, "the search itself works"
 
     # Another process asks the same store, and nothing is trained.
-    there = dataclasses.replace(setting, store=Store(home / "store"), model=None)
-    assert experiment.train(there, arm, 0) == run
+    there = Experiment(home, store=Store(home / "store"), loaded=experiment._loaded)
+    assert there.train(arm, 0) == run
 
 
 def test_a_run_that_diverges_is_a_broken_experiment_and_is_never_sealed(lived_in) -> None:
-    setting = lived_in[1]
+    experiment = lived_in[1]
     schedule = {"learning_rate": 1e30, "max_steps": 12, "checkpoint_steps": (0, 12)}
-    arm = setting.config.arm("sft").model_copy(update=schedule)
+    arm = experiment.config.arm("sft").model_copy(update=schedule)
     with pytest.raises(BrokenExperiment, match=r"diverged at step \d+, loss") as caught:
-        experiment.train(setting, arm, 0)
+        experiment.train(arm, 0)
     assert "\n" not in str(caught.value)
-    assert setting.store.find("runs", experiment.run_spec(setting, arm, 0)) is None
-    key = key_of(experiment.run_spec(setting, arm, 0))
-    assert [i.state for i in setting.store.entries() if i.key == key] == ["partial"]
+    spec = run_spec(experiment.config, experiment.source, experiment.splits, arm, 0)
+    assert experiment.store.find("runs", spec) is None
+    key = key_of(spec)
+    assert [i.state for i in experiment.store.entries() if i.key == key] == ["partial"]
 
 
 @pytest.mark.slow

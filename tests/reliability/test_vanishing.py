@@ -114,7 +114,7 @@ def test_what_is_removed_while_it_is_verified_is_no_damage(tmp_path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(inventory, "items", lambda root: items)
             run_removed(root)
-            return keeping.verify(root)
+            return keeping.verify(Store(root))
 
     stocked(tmp_path)
     assert verified(tmp_path) == (["0 entries, 0 damaged"], True)

@@ -24,6 +24,7 @@ def hypotheses(place: Path) -> Path:
     shutil.copytree(
         HYPOTHESES, place / "hypotheses", ignore=shutil.ignore_patterns("__pycache__", "*INDINGS*")
     )
+    (place / "conftest.py").write_text('pytest_plugins = ["emergence.fixtures"]\n')
     for path in (place / "hypotheses").glob("*/config.yaml"):
         path.write_text(yaml.safe_dump(_shortened(yaml.safe_load(path.read_text()), path.parent.name, model)))
     return place / "hypotheses"

@@ -1,0 +1,80 @@
+"""`emergence models` and `emergence show`: models at hand, whether the lens serves one, one prompt read."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from ..errors import UsageError
+from ..store import Store
+
+
+def at_hand(store: Store) -> RenderableType:
+    """Models that need no download."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    from ..models import EMBEDDED
+    from ..store.files import size_text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("model", "where", "size"):
+        table.add_column(column, header_style="dim")
+    converted = next(
+        (i for i in store.entries() if i.kind == "models" and i.spec.get("name") == EMBEDDED), None
+    )
+    table.add_row(
+        EMBEDDED,
+        "embedded" if converted else "embedded, converted at first use",
+        size_text(converted.size) if converted else "–",
+    )
+    try:
+        cached = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
+    except CacheNotFound:
+        cached = []
+    for repo in cached:
+        if repo.repo_type == "model":
+            table.add_row(repo.repo_id, "hub cache", size_text(repo.size_on_disk))
+    return table
+
+
+def proven(name: str, store: Store, against: str | None = None) -> str:
+    """Load a model and prove the lens on it: how far each promise is from exact, and from `against`.
+
+    Raises
+    ------
+    NotMeasurable
+        The model cannot be had, or the lens refuses it, and why.
+    """
+    from .. import models
+    from ..lens import prove
+
+    if not name.strip():
+        raise UsageError("--check: name a model")
+    if against not in (None, "transformers"):
+        raise UsageError(f"--against {against}: only transformers can be compared with")
+    model, _ = models.load(name, store=store)
+    said = f"{name}: the lens can serve it\n{prove(model)}"
+    if against:
+        from ..models import against as reference
+
+        said += f"\n{reference.transformers(name, store)}"
+    return said
+
+
+def drawn(prompt: str, name: str, chat: bool, store: Store) -> RenderableType:
+    """One prompt through the lens of a model: layers × positions.
+
+    Raises
+    ------
+    UsageError
+        The prompt is empty, or the tokenizer has no template for `chat`.
+    NotMeasurable
+        The model cannot be had, or the lens refuses it.
+    """
+    from .. import models
+    from ..lens import LogitLens
+
+    if not prompt:
+        raise UsageError("the prompt is empty; write one, such as '7 * 8 = '")
+    return LogitLens(*models.load(name, store=store)).show(prompt, chat=chat)

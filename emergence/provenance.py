@@ -1,0 +1,140 @@
+"""What a result depends on, as plain values: the keys of what is kept, and where every number came from.
+
+In: a prepared experiment. Out: the specs whose hashes are keys in the store, sizes, and the provenance that
+every result carries. What is hashed and what is not is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import backend, models, tasks
+
+if TYPE_CHECKING:
+    from .config import Arm, Config
+    from .experiment import Experiment
+    from .models import Source
+    from .readings import Plan
+    from .tasks import Splits
+
+TRAINING = ("training", "lens", "models", "tasks", "backend")
+READING = ("readings", "lens", "models", "tasks", "backend")
+"""Packages whose source decides what is trained, and what is read."""
+
+
+def hash_source() -> None:
+    """Hash the source that decides results now: a file that is edited while a run trains changes no key."""
+    for packages in (TRAINING, READING):
+        code(packages)
+
+
+@functools.cache
+def code(packages: Sequence[str]) -> str:
+    """16 hex digits of a hash over the source of these packages: edited code never meets old results.
+
+    Taken once a process: see `hash_source`.
+    """
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(path for name in packages for path in (here / name).rglob("*.py")):
+        digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def environment() -> dict[str, Any]:
+    """What may change a result from one kind of machine to another: versions, device, instruction set.
+
+    The kernels that OpenBLAS chose are not in it: two hosts of a sweep may differ in them, and share a store.
+    They stand in each run's manifest; that the same seed gives the same bytes is promised for one machine.
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("emergence", "mlx", "mlx-lm", "numpy")}
+    return {"versions": versions, "device": backend.device(), "machine": platform.machine()}
+
+
+def run_spec(config: Config, source: Source, splits: Splits, arm: Arm, seed: int) -> dict[str, Any]:
+    """Everything that decides a run's content; its hash is the run's key. Needs no loaded model."""
+    return {
+        "model": source.hash,
+        "arm": arm.spec(),
+        "seed": seed,
+        "styles": list(config.task.styles),
+        "data": {name: tasks.content_hash(getattr(splits, name)) for name in ("train", "valid", "test")},
+        "code": code(TRAINING),
+        **environment(),
+    }
+
+
+def reading_spec(plan: Plan, source: Source) -> dict[str, Any]:
+    """Everything that decides a reading but the checkpoint: a reading is nested in its run."""
+    return {"plan": plan.spec(), "model": source.hash, "code": code(READING), **environment()}
+
+
+def require_space(experiment: Experiment, wanted: Sequence[tuple[Arm, int]]) -> None:
+    """Raise `BrokenExperiment` unless all runs that are not there yet fit on the store's disk together."""
+    config, source, splits = experiment.config, experiment.source, experiment.splits
+    specs = [(arm, run_spec(config, source, splits, arm, seed)) for arm, seed in wanted]
+    missing = [arm for arm, spec in specs if experiment.store.find("runs", spec) is None]
+    experiment.store.require_space(sum(size(experiment.model, arm) for arm in missing))
+
+
+def size(model: Any, arm: Arm) -> int:
+    """Bytes of an arm's checkpoints, and of the state that an interrupted run goes on from.
+
+    A state is weights and Adam's two moments; the old one goes when the new one is there.
+    """
+    from .training import checkpoints
+
+    with models.lora(model, arm.fine_tune_type, arm.lora):
+        trained = sum(p.nbytes for p in checkpoints.flat(model.trainable_parameters()).values())
+    return trained * (len(arm.checkpoint_steps) + 2 * 3)
+
+
+def notes(experiment: Experiment) -> tuple[str, ...]:
+    """What to know about this model and its tokens before a number is used, a line each."""
+    tokenizer, styles = experiment.tokenizer, experiment.config.task.read_styles
+    return (
+        *models.notices(experiment.source, experiment.model, tokenizer),
+        *experiment.vocabulary.left_out,
+        *tasks.boundary_report(tokenizer, experiment.splits.test, styles),
+    )
+
+
+def reported(experiment: Experiment) -> dict[str, Any]:
+    """What `report.write` is told, by the names of its parameters."""
+    return {
+        "experiment": experiment.config.public,
+        "study": experiment.study,
+        "verdicts": experiment.verdicts,
+        "provenance": provenance(experiment),
+        "train_logs": {(run.arm, run.seed): run.log for run in experiment.runs},
+        "decode": lambda token: str(experiment.tokenizer.decode([token])),
+        "notice": experiment.store.notice,
+    }
+
+
+def provenance(experiment: Experiment) -> dict[str, Any]:
+    """Where every number came from: model, data, runs, tokens, versions, device. No path of this machine."""
+    config, runs = experiment.config, experiment.runs
+    return {
+        "model": {
+            "name": config.public.model,
+            "revision": experiment.source.revision,
+            "hash": experiment.source.hash,
+        },
+        "config_hash": config.hash,
+        "config": config.public.model_dump(mode="json"),
+        "predictions_version": experiment.predictions.version,
+        "seeds": sorted({run.seed for run in runs}),
+        "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
+        "training_seconds": sum(run.entry.info["seconds"] for run in runs),
+        "controls": {c.name: c.reason for c in experiment.controls},
+        "tokens": [dataclasses.asdict(row) for row in experiment.vocabulary.table],
+        "blas": backend.install().name,
+        **environment(),
+    }
