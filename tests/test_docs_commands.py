@@ -281,7 +281,16 @@ def test_examples_of_the_lens_run(home: Path, code: str, monkeypatch: pytest.Mon
 def test_the_documented_test_asserts_a_row_for_every_class(tmp_path: Path) -> None:
     folder = small.hypotheses(tmp_path) / "classifier_emergence"
     (folder / "test_named.py").write_text(_examples("extending.md")[-1], encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow", str(folder / "test_named.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-m",
+        "slow",
+        str(folder / "test_named.py"),
+    ]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
     for cls in ("add", "subtract", "multiply"):

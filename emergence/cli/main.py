@@ -273,12 +273,24 @@ def models_(
         str | None,
         typer.Option(metavar="transformers", help="With --check: compare its logits with torch's."),
     ] = None,
+    get: Annotated[
+        str | None, typer.Option(metavar="gemma-3-270m", help="Show a model's terms, and fetch it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --get: agree to the terms.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Models at hand; `--check NAME` says whether the lens can serve one, and how exactly."""
     from . import models
 
     kept = _store(store)
+    if get is not None:
+        print(models.terms(get))
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("--get asks whether you agree to these terms; --yes says so beforehand")
+        if not yes:
+            typer.confirm("Do you agree to them?", abort=True)
+        print(models.fetched(get, kept))
+        return
     if check is None:
         _console().print(models.at_hand(kept))
         print("any model that mlx-lm loads is one `--model owner/name` or `--model FOLDER` away")

@@ -28,6 +28,9 @@ def at_hand(store: Store) -> RenderableType:
         "embedded" if converted else "embedded, converted at first use",
         size_text(converted.size) if converted else "–",
     )
+    for item in store.entries():
+        if item.kind == "models" and (name := item.spec.get("name")) not in (None, EMBEDDED):
+            table.add_row(str(name), "fetched by --get", size_text(item.size))
     try:
         cached = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)
     except CacheNotFound:
@@ -36,6 +39,26 @@ def at_hand(store: Store) -> RenderableType:
         if repo.repo_type == "model":
             table.add_row(repo.repo_id, "hub cache", size_text(repo.size_on_disk))
     return table
+
+
+def terms(name: str) -> str:
+    """The terms of a model that an explicit command fetches; UsageError for any other name."""
+    from ..models import gemma3
+
+    if name != gemma3.NAME:
+        raise UsageError(
+            f"--get {name}: only {gemma3.NAME}; a hub model is fetched where it is used, by its id"
+        )
+    return gemma3.TERMS
+
+
+def fetched(name: str, store: Store) -> str:
+    """Fetch a model whose terms were agreed to, convert it once, and prove it."""
+    from ..models import gemma3
+
+    entry = gemma3.get(store)
+    proved = entry.info["tensors_equal_to_the_bit"]
+    return f"{proved} tensors equal to the bit, kept in {entry.path}\n{proven(name, store)}"
 
 
 def proven(name: str, store: Store, against: str | None = None) -> str:

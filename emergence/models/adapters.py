@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,7 +26,10 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from ..errors import BrokenExperiment, UsageError
 from ..store.files import digest
 from .folders import first_line, read_json
-from .targets import LAYERS, LoRA, block_paths, outside_blocks, settings_of
+from .targets import LAYERS, block_paths, outside_blocks, settings_of
+
+if TYPE_CHECKING:
+    from ..config import LoRA
 from .tensors import MISFITS, some
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"

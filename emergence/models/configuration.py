@@ -79,8 +79,9 @@ def settle(raw: dict[str, Any]) -> Settled:
         _refuse_bare(raw, implementation)
         return Settled(raw, implementation)
     theirs = whole.get_text_config()
-    nested = isinstance(raw.get("text_config"), dict) and "text_config" in implementation.fields
-    reading = _Reading(raw["text_config"] if nested else raw, theirs, implementation, nested)
+    nested, text = "text_config" in implementation.fields, raw.get("text_config")
+    # Older files of a type that also sees have the text part at the top.
+    reading = _Reading(text if isinstance(text, dict) else raw, theirs, implementation, nested)
     problems, suspects = reading.differences()
     if problems:
         raise NotMeasurable(_UNREAD.format(type=implementation.name, fields=", ".join(problems)))
@@ -90,14 +91,10 @@ def settle(raw: dict[str, Any]) -> Settled:
             "its logits would not be this model's"
         )
     changes = reading.filled()
-    if nested:
-        outer = {name: derived.said(theirs, name) for name in implementation.fields if raw.get(name) is None}
-        given = {k: v for k, v in outer.items() if v is not None and k not in SETTLED_ELSEWHERE}
-        changes = {**given, "text_config": {**raw["text_config"], **changes}}
     return Settled(
         raw,
         implementation,
-        changes=changes,
+        changes=reading.outer(raw, changes) if nested and reading.text is not raw else changes,
         theirs=theirs,
         tied=bool(derived.said(whole, "tie_word_embeddings", False)),
         longest=reading.longest(),
@@ -296,6 +293,15 @@ class _Reading:
                 elif name.endswith("_bias"):
                     changes[name] = False  # a bias that is stored all the same does not fit, and is named
         return changes | rope.flat(self.theirs, self.implementation, self.nested)
+
+    def outer(self, raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes of the text part, in its place, and what the whole repeats (Gemma 3: `vocab_size`)."""
+        missing = [name for name in self.implementation.fields if raw.get(name) is None]
+        repeated = {
+            name: derived.said(self.theirs, name) for name in missing if name not in SETTLED_ELSEWHERE
+        }
+        given = {name: value for name, value in repeated.items() if value is not None}
+        return {**given, "text_config": {**self.text, **changes}}
 
     def needed(self, name: str) -> bool:
         return self.implementation.fields[name].default is inspect.Parameter.empty

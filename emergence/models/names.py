@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 
 from ..errors import NotMeasurable, UsageError
 from ..store.store import Store, default_root
-from . import folders, smollm2
+from . import folders, gemma3, smollm2
 
 EMBEDDED = "smollm2-135m-instruct"
 _CONVERSION = 1  # raise it when smollm2.convert writes something else
@@ -47,8 +47,11 @@ def resolve(name: str | Path, store: Store | None = None) -> Source:
     """
     text, revision = str(name), None
     require_known(text)
+    store = store or Store(default_root(Path.cwd()))
     if text == EMBEDDED:
-        folder = _embedded(store or Store(default_root(Path.cwd())))
+        folder = _embedded(store)
+    elif text == gemma3.NAME:
+        folder = _fetched(store)
     elif _local(text).is_dir():
         folder = _local(text)
     else:
@@ -60,12 +63,12 @@ def resolve(name: str | Path, store: Store | None = None) -> Source:
 
 def require_known(name: str) -> None:
     """Refuse, without any download, a name that can be no model's; raises `UsageError`."""
-    if name == EMBEDDED or (name and _local(name).is_dir()):
+    if name in (EMBEDDED, gemma3.NAME) or (name and _local(name).is_dir()):
         return
     if _local(name).suffix.lower() in _FILES or _local(name).is_file():
         raise UsageError(f"model {name!r} names a file; name the folder that it lies in")
     if not _HUB_ID.fullmatch(name):
-        near = difflib.get_close_matches(name, [EMBEDDED], cutoff=0.5)
+        near = difflib.get_close_matches(name, [EMBEDDED, gemma3.NAME], cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(
             f"model {name!r} is neither {EMBEDDED}, nor a folder here, nor a hub id owner/name{hint}"
@@ -79,6 +82,15 @@ def _local(name: str) -> Path:
 def _embedded(store: Store) -> Path:
     spec = {"name": EMBEDDED, "gguf": smollm2.SHA256, "conversion": _CONVERSION}
     return store.get_or_build("models", spec, lambda folder: smollm2.convert(smollm2.find(), folder)).path
+
+
+def _fetched(store: Store) -> Path:
+    if (entry := store.find("models", gemma3.SPEC)) is None:
+        raise NotMeasurable(
+            f"model {gemma3.NAME} is not here: `emergence models --get {gemma3.NAME}` shows its terms and "
+            "fetches it"
+        )
+    return entry.path
 
 
 def _download(repo: str, revision: str) -> Path:

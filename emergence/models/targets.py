@@ -6,7 +6,7 @@ lies outside the blocks (embedding, final norm, head) is the lens: it is never a
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
@@ -15,26 +15,13 @@ from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 
 from ..errors import UsageError
 
+if TYPE_CHECKING:
+    from ..config import LoRA
+
 LAYERS = (LoRALinear, DoRALinear, LoRASwitchLinear)
 """mlx-lm's adapted layers."""
 _LINEAR = (nn.Linear, nn.QuantizedLinear, SwitchLinear, QuantizedSwitchLinear)
 _EMBEDDING = (nn.Embedding, nn.QuantizedEmbedding)
-
-
-@runtime_checkable
-class LoRA(Protocol):
-    """What `config.LoRA` says: which layers are adapted, and how strongly (scale = alpha / rank)."""
-
-    @property
-    def rank(self) -> int: ...  # noqa: D102
-    @property
-    def scale(self) -> float: ...  # noqa: D102
-    @property
-    def dropout(self) -> float: ...  # noqa: D102
-    @property
-    def targets(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def num_layers(self) -> int: ...  # noqa: D102
 
 
 def settings_of(model: Any, fine_tune_type: str, lora: LoRA) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def run_once(folder: Path, settled: Settled, model: Any) -> None:
         ) from None
 
 
+_OF_NULL = (AttributeError, TypeError)
+"""What Python raises where a value is null and should not be."""
+
+
 @contextmanager
 def _view(folder: Path) -> Iterator[Path]:
     """A folder of links for mlx-lm, which reads `[` in a path as a pattern and opens every weight file."""
@@ -97,7 +101,7 @@ class _Assembly:
     def tied(self, changes: dict[str, Any]) -> dict[str, Any]:
         """A head that is stored is used, whatever `tie_word_embeddings` says: so does transformers."""
         raw, nested = self.settled.raw, self.settled.nested
-        part = changes["text_config"] if nested else changes
+        part = changes.get("text_config", changes)
         said = any("tie_word_embeddings" in config for config in (raw, raw.get("text_config") or {}))
         if self.settled.implementation.reads("tie_word_embeddings", nested):
             if tensors.own_heads(self.stored):
@@ -186,7 +190,13 @@ class _Assembly:
             names = lacking[1].replace("'", "")
             line = f"{self.folder / 'config.json'} does not say {names}, which mlx-lm's {name} needs"
             return NotMeasurable(line) if settled.theirs is not None else BrokenExperiment(line)
-        named = settled.suspects if self.step == "weights" else settled.nulls if "NoneType" in line else ()
+        named = (
+            settled.suspects
+            if self.step == "weights"
+            else settled.nulls
+            if isinstance(error, _OF_NULL)
+            else ()
+        )
         if named:
             return NotMeasurable(f"{self.folder}: mlx-lm's {name} has no form for {', '.join(named)}: {line}")
         if self.step == "configuration":

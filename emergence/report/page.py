@@ -234,8 +234,9 @@ def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping
 def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:
     """A hash of everything that figures and tidy tables depend on, their code included."""
     digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
-    for name in ("analysis/frames.py", "analysis/masses.py", "report/figures.py", "report/results.py"):
-        digest.update((resources.files("emergence") / name).read_bytes())
+    package = Path(__file__).parent.parent
+    for path in sorted(path for name in ("analysis", "report") for path in (package / name).glob("*.py")):
+        digest.update(path.read_bytes())
     for run in study.runs:
         for name in (field.name for field in dataclasses.fields(run) if field.name != "hidden"):
             value = getattr(run, name)

@@ -51,6 +51,17 @@ MULTIPLIERS = {
     "attention_multiplier": 0.2,
 }
 
+FLAT = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+}
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "llama": {
         "theta": theta(5e5),
@@ -264,6 +275,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "longrope": {"rope_parameters": SHORT},
         "untied": UNTIED | {"rope_parameters": YARN},
     },
+    "qwen2_vl": {"older": {"raw": {"text_config": None, "rope_theta": 5e4, "hidden_act": "silu", **FLAT}}},
     "seed_oss": {"bias": {"attention_out_bias": True}, "theta": theta(1e6)},
     "helium": {"theta": theta(2e4)},
     "hunyuan_v1_dense": {"theta": theta(2e4), "dynamic": {"rope_parameters": {**DYNAMIC, "alpha": 1000.0}}},
