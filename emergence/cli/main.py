@@ -193,7 +193,8 @@ def run(
     if dry_run:
         _console().print(plan.plan(experiment))
         return OK
-    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": kept.root}
+    paths = {"config": config and config.resolve(), "store": kept.root.resolve()}
+    options = {"model": model, "steps": steps, "seeds": seeds, **paths}
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet

@@ -5,9 +5,9 @@ In: an experiment, pytest's flags. Out: an `Ended`, and the record of the run.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,11 @@ def run(experiment: Experiment, flags: Sequence[str]) -> Ended:
     _ = experiment.source  # a model that cannot be had is said here, in one line
     experiment.store.folder("experiments", experiment.config.name, "results")  # and so is a store
     watch = _Watch()
-    arguments = ["-m", "slow", *_PLUGINS, *_QUIET, *flags, str(experiment.folder)]
-    with _terminated_as_interrupted():
+    # Pytest takes `[` and `::` in a path for parts of a test's name.
+    odd = any(sign in str(experiment.folder.resolve()) for sign in ("[", "::"))
+    place = contextlib.chdir(experiment.folder) if odd else contextlib.nullcontext()
+    arguments = ["-m", "slow", *_PLUGINS, *_QUIET, *flags, "." if odd else str(experiment.folder)]
+    with _terminated_as_interrupted(), place:
         code = int(pytest.main(arguments, plugins=[watch]))
     ended = watch.outcome.ended(code)
     if not watch.counted:  # pytest ended before any test: the plugin had nothing to write down
@@ -65,7 +68,7 @@ class _Watch:
             self.outcome, self.counted = found[0], True
 
 
-@contextmanager
+@contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM is Ctrl-C for the while: what was reached is kept, and the record is written."""
 

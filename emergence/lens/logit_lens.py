@@ -204,7 +204,13 @@ class LogitLens:
         return lens
 
     def _prompts(self, tokens: Tokens) -> Prompts:
-        return prompts.prompts(tokens, self.tokenizer, self.stream.n_ids)
+        given = prompts.prompts(tokens, self.tokenizer, self.stream.n_ids)
+        longest, most = max(map(len, given.ids)), getattr(self.model, "longest", None)
+        if most is not None and longest > most:
+            raise UsageError(
+                f"a prompt of {longest} tokens: this model is computed right up to {most}; cut it"
+            )
+        return given
 
     def _begin(self) -> None:
         """Before each reading; for a lens that fits some weights only."""

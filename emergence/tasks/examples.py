@@ -32,8 +32,6 @@ _KEYS = ("class", "prompt", "answer")
 _CLASS = re.compile(r"[^\W_][\w -]*")
 _MOST = 10
 """Problems of one file that are told in words; the rest is a number."""
-JUDGED = 30
-"""Prompts of a class below which a share near 0 or 1 cannot be told from another."""
 # Marks that end or quote a phrase. Not those inside a word or number (3.5, don't), nor 5!, + and the like.
 _MARKS = re.compile(r'[.,;:?…"“”«»]+(?!\w)|(?<!\d)!+(?!\w)|(?<!\w)["“«¿¡]+')
 
@@ -108,6 +106,10 @@ class Examples(Task[Example]):
             f"{free} examples of the class {cls}, but {self.need} a class are needed for training, "
             "validation and test; write more or ask for fewer (num_samples, num_valid, num_test)"
         )
+
+    def warnings(self, tokenizer: Any, vocabulary: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+        """Answers that speak for another class, and tokens that give a class away."""
+        return (*contradictions(self.examples, vocabulary), *giveaways(tokenizer, self.examples, _STYLE))
 
     def place(self, cls: str) -> tuple[str, ...]:
         """`examples`."""
@@ -263,17 +265,6 @@ def giveaways(tokenizer: Any, items: Iterable[Item], style: str) -> tuple[str, .
         for token, count in counts.most_common()
         if count >= 0.9 * sizes[cls] and len(sizes) > 1
         if not any(token in others for other, others in holding.items() if other != cls)
-    )
-
-
-def few_judged(task: Task[Any]) -> tuple[str, ...]:
-    """A line where fewer than `JUDGED` prompts a class are judged: the half that chooses no layer."""
-    judged = task.num_test // 2
-    if judged >= JUDGED:
-        return ()
-    return (
-        f"num_test={task.num_test}: {judged} prompts a class are judged (the other half chooses the layer); "
-        f"fewer than {JUDGED} decide little; raise it to {2 * JUDGED}",
     )
 
 

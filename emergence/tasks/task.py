@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -147,6 +147,10 @@ class Task(ABC, Generic[I]):
 
     def glyphs(self, cls: str) -> tuple[str, ...]:
         """Signs that stand for a class in the prompts themselves: `+`. Reading them is copying."""
+        return ()
+
+    def warnings(self, tokenizer: Any, vocabulary: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+        """What makes the items easier or other than they look, a line each; told before training."""
         return ()
 
     def spec(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from places import ROOT
 from tokenizer_kinds import kind
 
-from emergence import Prediction
+from emergence import Prediction, provenance
 from emergence.analysis import frames
 from emergence.config import loading as config
 from emergence.errors import BrokenExperiment, UsageError
@@ -334,10 +334,17 @@ def test_an_operator_is_no_giveaway_as_arithmetic_names_its_class():
     assert examples.giveaways(kind("smollm: single digits, no BOS"), items, "symbolic") == ()
 
 
-def test_fewer_than_thirty_judged_prompts_a_class_are_told():
-    (line,) = examples.few_judged(_task(_examples(), num_test=59))
-    assert "num_test=59: 29 prompts a class are judged" in line
-    assert examples.few_judged(_task(_examples(), num_test=60)) == ()
+def test_its_warnings_reach_whoever_runs_it(experiment):
+    """Every prompt of the class odd holds the same word, and its answer is the other class's."""
+    given = [Example("even no", f"It is {n}", "plus") for n in range(30)]
+    given += [Example("odd", f"Odd one: {n}", "plus") for n in range(30, 60)]
+    task = _task(given)
+    told = task.warnings(experiment.tokenizer, experiment.config.vocabulary)
+    assert any("has the class odd, but its answer 'plus' speaks for even no" in line for line in told)
+    assert any("gives the class away" in line for line in told)
+    assert set(provenance.notes(experiment)) >= set(
+        experiment.config.task.warnings(experiment.tokenizer, experiment.config.vocabulary)
+    )
 
 
 # What the file and the config may say
