@@ -109,7 +109,7 @@ class Experiment:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One for each claim and class; `verdicts.require_controls` says whether they count."""
-        return tuple(verdicts.judge(self.predictions, self.study))
+        return tuple(provenance.marked(self, verdicts.judge(self.predictions, self.study)))
 
     @cached_property
     def results(self) -> Path:
@@ -125,5 +125,5 @@ class Experiment:
     def record(self) -> Path:
         """Write the verdicts down as findings; refused where a control failed, or for other settings."""
         verdicts.require_controls(self.verdicts)
-        found = verdicts.record(self.folder, self.config, self.source.hash, self.predictions, self.verdicts)
-        return report.write_findings(self.folder, found, self.config.name)
+        content = verdicts.record(**provenance.recorded(self))
+        return report.write_findings(self.folder, content, self.config.name)

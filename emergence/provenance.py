@@ -12,10 +12,11 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import backend, models, tasks
+from . import backend, models, tasks, verdicts
 
 if TYPE_CHECKING:
     from .config import Arm, Config
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .models import Source
     from .readings import Plan
     from .tasks import Splits
+    from .training import Run
+    from .verdicts import Registration, Verdict
 
 TRAINING = ("training", "lens", "models", "tasks", "backend")
 READING = ("readings", "lens", "models", "tasks", "backend")
@@ -95,12 +98,47 @@ def size(model: Any, arm: Arm) -> int:
     return trained * (len(arm.checkpoint_steps) + 2 * 3)
 
 
+def began(runs: Sequence[Run]) -> datetime | None:
+    """When the first of these runs began to train, from their manifests; None where there is no run."""
+    return min(
+        (
+            datetime.fromisoformat(entry.manifest["created"]) - timedelta(seconds=entry.info["seconds"])
+            for entry in (run.entry for run in runs)
+        ),
+        default=None,
+    )
+
+
+def registration(experiment: Experiment) -> Registration:
+    """Whether the table of claims was fixed before the first run began, as far as git knows."""
+    first, config = began(experiment.runs), experiment.config
+    return verdicts.registered(experiment.folder, experiment.predictions, config.hash, first)
+
+
+def marked(experiment: Experiment, judged: Sequence[Verdict]) -> Sequence[Verdict]:
+    """The verdicts; DEVIATED where the table of claims was changed after training began."""
+    return verdicts.mark(judged, registration(experiment))
+
+
+def recorded(experiment: Experiment) -> dict[str, Any]:
+    """What `verdicts.record` is told, by the names of its parameters."""
+    return {
+        "folder": experiment.folder,
+        "config": experiment.config,
+        "weights": experiment.source.hash,
+        "table": experiment.predictions,
+        "verdicts": experiment.verdicts,
+        "registration": registration(experiment),
+    }
+
+
 def notes(experiment: Experiment) -> tuple[str, ...]:
     """What to know about this model and its tokens before a number is used, a line each."""
     tokenizer, styles = experiment.tokenizer, experiment.config.task.read_styles
     return (
         *models.notices(experiment.source, experiment.model, tokenizer),
         *experiment.vocabulary.left_out,
+        *experiment.config.task.warnings(tokenizer, experiment.config.vocabulary),
         *tasks.boundary_report(tokenizer, experiment.splits.test, styles),
     )
 
@@ -130,6 +168,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
         "config_hash": config.hash,
         "config": config.public.model_dump(mode="json"),
         "predictions_version": experiment.predictions.version,
+        "registration": registration(experiment).as_dict(),
         "seeds": sorted({run.seed for run in runs}),
         "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
         "training_seconds": sum(run.entry.info["seconds"] for run in runs),

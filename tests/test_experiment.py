@@ -51,7 +51,7 @@ def elsewhere(experiment, root):
 def test_every_arm_is_trained_and_read_at_every_step_the_control_included(study):
     assert [(r.arm, r.steps) for r in study.runs] == list(trained.STEPS.items())
     run = study.runs[0]
-    assert run.words.shape == (3, 4, 2 * 30 + 1, 3)
+    assert run.words.shape == (3, 4, 2 * 90 + 1, 3)
     assert {p.half for p in run.prompts} == {0, 1, -1}
 
 
@@ -60,7 +60,7 @@ def test_a_problem_is_in_the_same_half_in_every_style(study):
     for p in study.runs[0].prompts:
         if p.half >= 0:
             halves.setdefault(p.key, set()).add(p.half)
-    assert len(halves) == 30
+    assert len(halves) == 90
     assert all(len(found) == 1 for found in halves.values())
 
 

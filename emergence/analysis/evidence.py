@@ -1,112 +1,308 @@
-"""Masses to evidence: is there a classifier in these cells, with every number that the answer needs.
+"""Masses to evidence: is there a classifier in these cells, or none, with all numbers for the answer.
 
-In: `Masses`. Out: `Evidence`: an interval for each part of a classifier in each cell, the cell that the
-selection half chose, p-values from the evaluation half. The rules are those of `docs/concepts.md`; numbers
-become decisions in `verdicts`.
+In: `Masses`. Out: `Evidence`. The prompts of a class are dealt into two halves; each half chooses a cell (a
+layer), and is judged at the cell that the other half chose: no prompt chooses where it is judged. This is
+done for 40 deals. Absence chooses nothing: it is looked at in every cell, on all prompts, in each seed. The
+rules are those of `docs/concepts.md`; numbers become decisions in `verdicts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from ..readings.readings import EVALUATION, SELECTION
 from . import intervals, permutation
 from .masses import Masses
+
+STRENGTH, MARGIN, OTHERS, GAIN, AGREES = "strength", "margin", "others", "gain", "agrees"
+AGAINST = "against "
+"""`against subtract`: the class's own tokens here, minus on the same problems as subtractions."""
+_WEIGHT = {STRENGTH: 0.8, GAIN: 0.1}
+"""Shares of the error rate that the parts of a classifier have when one of them is to be shown absent."""
+LIGHTEST = _WEIGHT[STRENGTH] - _WEIGHT[GAIN]
+"""Of strength, where a gain has a share too: the p of strength is divided by no less."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the quantities that must all be large where there is a classifier, for each prompt."""
+
+    name: str
+    now: Float[np.ndarray, "seed pair cell"]
+    before: Float[np.ndarray, "seed pair cell"]
+    """The same at step 0."""
+    index: Int[np.ndarray, " pair"]
+    """Which of the class's prompts these are: all, or those with a partner."""
+    most: float
+    """The largest value that there can be; the smallest is no lower than its negative."""
+
+
+def parts(m: Masses, step: int) -> tuple[Part, ...]:
+    """Strength, and what tells the classes apart.
+
+    Own mass minus that of the largest other class on the same prompt (`margin`); for answers, minus that of
+    other problems' answers (`others`); for words, the class's tokens here minus on partners of each other
+    class (`against ...`).
+    """
+    everyone = np.arange(m.n)
+
+    def both(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return x[:, step], x[:, 0]
+
+    found = [
+        Part(STRENGTH, *both(m.own), everyone, 1.0),
+        Part(MARGIN, *both(m.own - m.largest), everyone, 1.0),
+    ]
+    if m.answers is not None:
+        found.append(Part(OTHERS, *both(m.own - m.others), everyone, m.others_reach))
+    for cls, x in m.counterfactual.items():
+        index = m.paired[cls]
+        found.append(Part(AGAINST + cls, *both(m.own[:, :, index] - x), index, 1.0))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Absence:
+    """How surely each cell lacks a part of a classifier."""
+
+    p: Float[np.ndarray, "seed cell"]
+    """P-value of "every part is at least `negligible`"; of the part that speaks, divided by its weight."""
+    part: Int[np.ndarray, "seed cell"]
+    """The part that speaks: an index into `names`."""
+    names: tuple[str, ...]
+    seed: int
+    cell: int
+    """Where absence is least sure: it decides, for absence must hold in all seeds and cells."""
+    estimate: float
+    low: float
+    high: float
+    """Of the part that speaks there: its mean, a lower bound, and the upper bound at its weight."""
+    weight: float
+    most: float
+    """Its share of the error rate, and the largest value that it can have."""
+
+    @property
+    def name(self) -> str:
+        """The part that speaks where absence is least sure."""
+        return self.names[int(self.part[self.seed, self.cell])]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the evaluation half says about every cell, and which cell the selection half chose."""
+    """What the prompts say about every cell, and which cells their halves chose in each deal."""
 
     masses: Masses
     step: int
     """Index into `masses.steps`."""
-    parts: dict[str, intervals.Interval]
-    """`strength` (mean own-class mass), and what tells the classes apart: `apart` (own minus others on the
-    same prompts), `elsewhere` (own tokens here minus on other classes' prompts),
-    `gain` (the growth of that since step 0)."""
-    chosen: int
-    """Cell where the weakest of the parts is largest, on the selection half."""
-    strongest: int
-    """Cell with most own-class mass, on the selection half."""
-    ceiling: Float[np.ndarray, " cell"]
-    """Upper end of the part that looked smallest on the selection half: a classifier cannot exceed it."""
+    parts: tuple[Part, ...]
+    emerges: bool
+    """The weakest part must have grown since step 0."""
+    chosen: Int[np.ndarray, "deal half"]
+    """Cell where the weakest of the parts is largest, on each half."""
+    judged: dict[str, intervals.Interval]
+    """By part, a cell a deal: each prompt at the cell that the other half chose."""
 
-    def clear(self, cell: int, bounds: Mapping[str, float]) -> bool:
-        """Every interval of the cell lies above its bound: where a classifier's must."""
-        return all(bool(part.low[cell] > bounds[name]) for name, part in self.parts.items())
+    def holds(self, bound: float) -> Bool[np.ndarray, " deal"]:
+        """Whether there is a classifier, by the intervals, in each deal: every part lies above its bound."""
+        there = np.ones(len(self.chosen), dtype=bool)
+        for name, interval in self.judged.items():
+            there &= interval.low > self.bound(name, bound)
+        return np.asarray(there & ~self._constant())
 
-    def absent(self, negligible: float) -> bool:
-        """At every cell some part of a classifier is negligible (an intersection-union test)."""
-        return bool((self.ceiling < negligible).all())
+    def bound(self, name: str, threshold: float) -> float:
+        """What the lower end of a part must exceed: `threshold`, and of the confusion table chance."""
+        return 1 / self.masses.columns if name == AGREES else threshold
 
-    def constant(self, cell: int) -> bool:
-        """Every prompt of the evaluation half reads the same there: no interval can be given."""
-        values = self.masses.own[:, self.step, self.masses.half == EVALUATION, cell]
-        return bool(np.ptp(values) == 0)
+    def weakest(self, threshold: float) -> str:
+        """The part that decides in the recorded deal: whose lower end is least above its bound.
 
-    def p(self, permutations: int) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"] | None]:
-        """Max-T permutation p of each cell, and the one-vs-rest AUROC (None for answers)."""
-        m, here = self.masses, self.masses.half == EVALUATION
+        The confusion table decides only where every mass is large enough.
+        """
+        masses = {k: x.low[0] - threshold for k, x in self.judged.items() if k != AGREES}
+        least = min(masses, key=lambda k: masses[k])
+        agrees = self.judged.get(AGREES)
+        if masses[least] > 0 and agrees is not None and agrees.low[0] <= self.bound(AGREES, threshold):
+            return AGREES
+        return least
+
+    def constant(self) -> bool:
+        """Every prompt reads the same where it is judged: no interval can be given."""
+        return bool(self._constant()[0])
+
+    def _constant(self) -> Bool[np.ndarray, " deal"]:
+        own = self.masses.own[:, self.step]
+        flat = np.ptp(own, axis=(0, 1)) == 0
+        return np.asarray(flat[self.chosen].any(axis=1))
+
+    @property
+    def cells_of_strength(self) -> Int[np.ndarray, "prompt deal"]:
+        """For each prompt, the cell where the other half has most own-class mass."""
+        means = _means(self.parts[0].now, self.parts[0].index, self.masses.deals)
+        return _crossed(means.argmax(axis=-1), self.masses.deals)
+
+    @property
+    def strongest(self) -> int:
+        """Cell with most own-class mass."""
+        return int(self.parts[0].now.mean(axis=(0, 1)).argmax())
+
+    def p(self, permutations: int) -> Float[np.ndarray, " cell"]:
+        """Max-T permutation p of each cell: the largest of all cells is what each is held against."""
+        m = self.masses
         if m.answers is not None and m.own_answer is not None:
-            mean = m.answers[:, self.step].mean(axis=0)[:, here]
-            return permutation.matching(mean, m.own_answer[here], permutations), None
+            return permutation.matching(m.answers[:, self.step].mean(axis=0), m.own_answer, permutations)
+        scores, labels = self._scores()
+        return permutation.separation(scores, labels, permutations, m.group)[1]
+
+    def areas(self) -> Float[np.ndarray, " cell"] | None:
+        """One-vs-rest AUROC of each cell, mean over seeds; None for answers, which have no rest."""
+        if self.masses.rest is None:
+            return None
+        scores, labels = self._scores()
+        return np.asarray(np.mean([permutation.auroc(seed, labels[None])[:, 0] for seed in scores], axis=0))
+
+    def _scores(self) -> tuple[Float[np.ndarray, "seed cell n"], Bool[np.ndarray, " n"]]:
+        """The class's own mass on its own prompts and on all others, and which are which."""
+        m = self.masses
         assert m.rest is not None
-        own, rest = m.own[:, self.step][:, here], m.rest[:, self.step][:, m.rest_half == EVALUATION]
-        scores = np.moveaxis(np.concatenate([own, rest], axis=1), 1, 2)
-        labels = np.arange(scores.shape[-1]) < own.shape[1]
-        area, p = permutation.separation(scores, labels, permutations)
-        return p, area
+        scores = np.moveaxis(np.concatenate([m.own[:, self.step], m.rest[:, self.step]], axis=1), 1, 2)
+        return scores, np.arange(scores.shape[-1]) < m.n
+
+    def absence(self, negligible: float) -> Absence:
+        """How surely each cell lacks some part; exact for few prompts and masses near 0 and 1 (Gaffke).
+
+        At a cell one negligible part is enough: the parts share the error rate by fixed weights. All cells
+        and seeds must be so: an intersection-union test, whose p-value is the largest, without a correction.
+        """
+        names = [part.name for part in self.parts] + [GAIN] * self.emerges
+        weights = [self.weight(name) for name in names]
+        p = np.stack([np.stack([self._p(i, s, negligible) for i in range(len(names))]) for s in self._seeds])
+        scaled = np.minimum(p / np.array(weights)[None, :, None], 1.0)
+        p, part = scaled.min(axis=1), scaled.argmin(axis=1)
+        seed, cell = (int(i) for i in np.unravel_index(int(p.argmax()), p.shape))
+        x, least, most = self._values(int(part[seed, cell]), seed, cell)
+        alpha = 1 - intervals.LEVEL
+        low = intervals.lower(x, alpha / 2, least)
+        high = intervals.upper(x, alpha * weights[part[seed, cell]], most)
+        weight = weights[part[seed, cell]]
+        return Absence(p, part, tuple(names), seed, cell, float(x.mean()), low, high, weight, most)
+
+    def all_seeds(self, absence: Absence) -> Float[np.ndarray, "seed pair"]:
+        """The values of the part that speaks where absence is least sure, in every seed."""
+        index = int(absence.part[absence.seed, absence.cell])
+        return np.stack([self._values(index, s, absence.cell)[0] for s in self._seeds])
+
+    def where_judged(self) -> tuple[tuple[str, ...], Float[np.ndarray, "seed prompt part"]]:
+        """Every part where the recorded deal judges it, one value a prompt that has all of them."""
+        cells, m = _crossed(self.chosen, self.masses.deals)[:, :1], self.masses
+        index = functools.reduce(np.intersect1d, [q.index for q in self.parts])
+        found = {q.name: at(q.now, cells[q.index])[:, np.isin(q.index, index), 0] for q in self.parts}
+        if AGREES in self.judged:
+            found[AGREES] = at((m.own > m.largest)[:, self.step].astype(float), cells)[:, index, 0]
+        return tuple(found), np.stack(list(found.values()), axis=-1)
+
+    def _values(self, index: int, seed: int, cell: int) -> tuple[Float[np.ndarray, " pair"], float, float]:
+        """The values of a part, one a prompt, the smallest and the largest that there can be."""
+        if index < len(self.parts):
+            q = self.parts[index]
+            return q.now[seed, :, cell], 0.0 if q.name == STRENGTH else -q.most, q.most
+        q = max(self.parts, key=lambda q: (q.now - q.before)[seed, :, cell].mean())
+        return (q.now - q.before)[seed, :, cell], -_reach(q), _reach(q)
+
+    def weight(self, name: str) -> float:
+        """The share of the error rate that a part has when it is to be shown absent; they add up to 1."""
+        if name == STRENGTH:
+            return LIGHTEST if self.emerges else _WEIGHT[STRENGTH]
+        return _WEIGHT.get(name, (1 - _WEIGHT[STRENGTH]) / max(len(self.parts) - 1, 1))
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.masses.n_seeds)
+
+    def _p(self, index: int, seed: int, negligible: float) -> Float[np.ndarray, " cell"]:
+        if index < len(self.parts):
+            part = self.parts[index]
+            return intervals.p_at_least(part.now[seed], negligible, part.most)
+        # The weakest part has not grown where none has grown from what it was.
+        grown = [
+            intervals.p_at_least(q.now[seed] - q.before[seed], negligible, _reach(q)) for q in self.parts
+        ]
+        return np.asarray(np.max(grown, axis=0))
 
 
-Parts = dict[str, tuple[Float[np.ndarray, "seed _ cell"], ...]]
+def _reach(q: Part) -> float:
+    """The largest growth that a part can have."""
+    return q.most if q.name == STRENGTH else 2 * q.most
 
 
-def _parts(m: Masses, step: int, half: int, emerges: bool) -> Parts:
-    """The strata whose means add up to each part, on one half."""
+def measure(m: Masses, step: int, emerges: bool, apart: bool = True) -> Evidence:
+    """Choose cells on each half of each deal, and judge them on the other half.
 
-    def at(t: int) -> Parts:
-        own, others = m.own[:, t][:, m.half == half], m.others[:, t][:, m.half == half]
-        parts: Parts = {"strength": (own,), "apart": (own - others,)}
-        if m.rest is not None:
-            parts["elsewhere"] = (own, -m.rest[:, t][:, m.rest_half == half])
-        return parts
-
-    now = at(step)
-    if emerges:
-        name = "apart" if m.rest is None else "elsewhere"
-        now["gain"] = tuple(a - b for a, b in zip(now[name], at(0)[name], strict=True))
-    return now
-
-
-def measure(
-    m: Masses, step: int, emerges: bool, select: int = SELECTION, level: float = intervals.LEVEL
-) -> Evidence:
-    """Choose the cell on the selection half, give every cell's intervals on the evaluation half.
-
-    `select` is the half that chooses; it is a parameter so that a test can break it on purpose.
+    `apart=False` lets each half be judged at the cell that it chose itself; it is a parameter so that a test
+    can break it on purpose.
     """
-    means = {k: sum(x.mean(axis=(0, 1)) for x in v) for k, v in _parts(m, step, select, emerges).items()}
-    stacked = np.stack([np.asarray(v) for v in means.values()])
-    judged = _parts(m, step, EVALUATION, emerges)
-    parts = {name: intervals.bootstrap(*strata, level=level) for name, strata in judged.items()}
-    highs = np.stack([part.high for part in parts.values()])
-    return Evidence(
-        masses=m,
-        step=step,
-        parts=parts,
-        chosen=int(stacked.min(axis=0).argmax()),
-        strongest=int(stacked[0].argmax()),
-        ceiling=np.take_along_axis(highs, stacked.argmin(axis=0)[None], 0)[0],
-    )
+    found = parts(m, step)
+    means = np.stack([_means(q.now, q.index, m.deals) for q in found])  # part deal half cell
+    chosen = np.asarray(means.min(axis=0).argmax(axis=-1))
+    chooser = np.where(m.deals, 1, 0) if apart else np.where(m.deals, 0, 1)  # [deal prompt]
+    cells = np.take_along_axis(chosen, chooser, axis=1).T  # [prompt deal]
+    judged = {q.name: intervals.bootstrap(at(q.now, cells[q.index])) for q in found}
+    if m.family in ("words", "glyphs"):
+        judged[AGREES] = intervals.bootstrap(at((m.own > m.largest)[:, step].astype(float), cells))
+    if emerges:
+        judged[GAIN] = _gain(found, m, means, chosen, chooser, cells)
+    return Evidence(m, step, found, emerges, chosen, judged)
 
 
-def present(evidence: Evidence, bounds: Mapping[str, float], alpha: float, permutations: int) -> bool:
-    """Whether there is a classifier at the chosen cell, p not adjusted for other predictions."""
-    if not evidence.clear(evidence.chosen, bounds) or evidence.constant(evidence.chosen):
-        return False
-    return bool(evidence.p(permutations)[0][evidence.chosen] < alpha)
+def _crossed(
+    chosen: Int[np.ndarray, "deal half"], deals: Bool[np.ndarray, "deal n"]
+) -> Int[np.ndarray, "n deal"]:
+    """For each prompt, what the other half of it chose."""
+    return np.take_along_axis(chosen, np.where(deals, 1, 0), axis=1).T
+
+
+def _means(
+    x: Float[np.ndarray, "seed pair cell"], index: Int[np.ndarray, " pair"], deals: Bool[np.ndarray, "deal n"]
+) -> Float[np.ndarray, "deal half cell"]:
+    """Means over seeds and the prompts of each half; very small where a half has none."""
+    mean, result = x.mean(axis=0), []
+    for half in (deals[:, index], ~deals[:, index]):
+        count = half.sum(axis=1, keepdims=True)
+        result.append(np.where(count > 0, half.astype(float) @ mean / np.maximum(count, 1), -1.0))
+    return np.stack(result, axis=1)
+
+
+def at(
+    x: Float[np.ndarray, "seed n cell"], cells: Int[np.ndarray, "n deal"]
+) -> Float[np.ndarray, "seed n deal"]:
+    """The value of each prompt at its cell, in each deal."""
+    return np.take_along_axis(x, np.broadcast_to(cells, (len(x), *cells.shape)), axis=2)
+
+
+def _gain(
+    found: Sequence[Part],
+    m: Masses,
+    means: Float[np.ndarray, "part deal half cell"],
+    chosen: Int[np.ndarray, "deal half"],
+    chooser: Int[np.ndarray, "deal n"],
+    cells: Int[np.ndarray, "n deal"],
+) -> intervals.Interval:
+    """The weakest part now, minus the weakest part at step 0, both as the choosing half sees them."""
+    full = [i for i, q in enumerate(found) if len(q.index) == m.n]
+    before = np.stack([_means(found[i].before, found[i].index, m.deals) for i in full])
+    there = chosen[None, :, :, None]
+    weak_now = np.take_along_axis(means[full], there, axis=3)[..., 0].argmin(axis=0)  # [deal half]
+    weak_then = np.take_along_axis(before, there, axis=3)[..., 0].argmin(axis=0)
+    now = np.stack([at(found[i].now, cells) for i in full])
+    then = np.stack([at(found[i].before, cells) for i in full])
+    pick = [np.take_along_axis(w, chooser, axis=1).T[None, None] for w in (weak_now, weak_then)]
+    grown = np.take_along_axis(now, pick[0], axis=0)[0] - np.take_along_axis(then, pick[1], axis=0)[0]
+    return intervals.bootstrap(grown)
+
+
+def by_cell(e: Evidence) -> dict[str, intervals.Interval]:
+    """Every part at every cell, on all prompts, for the report: nothing is decided by it."""
+    return {q.name: intervals.bootstrap(q.now) for q in e.parts}

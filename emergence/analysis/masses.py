@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import BrokenExperiment
 from ..readings.readings import EVALUATION, SELECTION, Prompt, Readings
+from . import pairs
 
-MIN_EVALUATED = 5
-"""Prompts of a class in the evaluation half below which there is no interval worth the name."""
+DEALS = 40
+"""Deals of a class's prompts into halves in which a verdict is looked at; the first is the recorded one."""
 _FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
 
 
@@ -35,10 +36,28 @@ class Masses:
     For answers, `own - others` is own minus other, averaged over all pairs of different problems, divided by
     the share of the pairs whose first tokens differ.
     """
+    largest: Float[np.ndarray, "seed step prompt cell"]
+    """On the same prompts: the largest mass of another class (of another answer; of another set)."""
     rest: Float[np.ndarray, "seed step other cell"] | None
     """The class's own tokens on the other classes' prompts; None for answers."""
     half: Int[np.ndarray, " prompt"]
     rest_half: Int[np.ndarray, " other"]
+    deals: Bool[np.ndarray, "deal prompt"]
+    """Which prompts choose a layer for the others, and the others for them, in each deal."""
+    counterfactual: dict[str, Float[np.ndarray, "seed step pair cell"]]
+    """By other class: the class's own tokens on the partners of its prompts; see `pairs`."""
+    paired: dict[str, Int[np.ndarray, " pair"]]
+    """By other class: which of the class's prompts have a partner."""
+    columns: int = 1
+    """How many masses a prompt has: classes, random sets, answers."""
+    confounded: str = ""
+    """Why a difference between classes could be one between operands."""
+    matched: bool = False
+    """Partners are the same problems under another class."""
+    group: Int[np.ndarray, " both"] | None = None
+    """Of matched prompts, own ones and then the others: one number a problem."""
+    others_reach: float = 1.0
+    """The largest value that `own - others` can have."""
     answers: Float[np.ndarray, "seed step cell prompt answer"] | None = None
     """Of the answer family: mass of every answer on every prompt of the class."""
     own_answer: Int[np.ndarray, " prompt"] | None = None
@@ -60,6 +79,8 @@ class Masses:
             self,
             own=self.own[one],
             others=self.others[one],
+            largest=self.largest[one],
+            counterfactual={c: x[one] for c, x in self.counterfactual.items()},
             rest=None if self.rest is None else self.rest[one],
             answers=None if self.answers is None else self.answers[one],
         )
@@ -72,6 +93,8 @@ class Masses:
             layer=self.layer[pick],
             own=self.own[..., pick],
             others=self.others[..., pick],
+            largest=self.largest[..., pick],
+            counterfactual={c: x[..., pick] for c, x in self.counterfactual.items()},
             rest=None if self.rest is None else self.rest[..., pick],
             answers=None if self.answers is None else self.answers[:, :, pick],
         )
@@ -94,13 +117,16 @@ class Masses:
             when=np.repeat(np.asarray(self.steps[1:]), len(self.layer)),
             own=fold(self.own, 2),
             others=fold(self.others, 2),
+            largest=fold(self.largest, 2),
+            counterfactual={c: fold(x, 2) for c, x in self.counterfactual.items()},
             rest=None if self.rest is None else fold(self.rest, 2),
             answers=None if self.answers is None else fold(self.answers, 1),
         )
 
-    def evaluated(self) -> int:
-        """Prompts of the class in the evaluation half."""
-        return int((self.half == EVALUATION).sum())
+    @property
+    def n(self) -> int:
+        """Prompts of the class that are judged: all of both halves, by the layer that the other chose."""
+        return len(self.half)
 
 
 def _where(prompts: Sequence[Prompt], style: str, cls: str) -> tuple[np.ndarray, np.ndarray]:
@@ -145,17 +171,26 @@ def _of_answers(runs: Sequence[Readings], style: str, cls: str) -> Masses:
     mine = _without_copies(first, style, cls)
     mass = _probabilities(runs, "answers", mine)
     own_answer = first.own_answer[mine].astype(np.int64)
-    half = _halves(first.prompts, mine)
-    own = mass[..., np.arange(len(mine)), own_answer]
+    here = np.arange(len(mine)), own_answer
+    own = mass[(..., *here)]
+    without = mass.copy()
+    without[(..., *here)] = 0.0
+    others, alike = _of_other_answers(mass, own, own_answer)
     return Masses(
         family="answer",
         steps=first.steps,
         layer=np.arange(first.n_layers),
         own=np.moveaxis(own, 2, 3),
-        others=np.moveaxis(_of_other_answers(mass, own, own_answer, half), 2, 3),
+        others=np.moveaxis(others, 2, 3),
+        largest=np.moveaxis(without.max(axis=-1, initial=0.0), 2, 3),
         rest=None,
-        half=half,
+        half=_halves(first.prompts, mine),
         rest_half=np.zeros(0, dtype=np.int64),
+        deals=pairs.deals(first.prompts, mine, DEALS),
+        counterfactual={},
+        paired={},
+        columns=mass.shape[-1],
+        others_reach=1 / (1 - alike) if alike < 1 else 1.0,
         answers=mass,
         own_answer=own_answer,
         copied=len(_where(first.prompts, style, cls)[0]) - len(mine),
@@ -166,20 +201,16 @@ def _of_other_answers(
     mass: Float[np.ndarray, "seed step layer n answer"],
     own: Float[np.ndarray, "seed step layer n"],
     own_answer: Int[np.ndarray, " n"],
-    half: Int[np.ndarray, " n"],
-) -> Float[np.ndarray, "seed step layer n"]:
-    """What each prompt holds on the answers of the other problems of its half; see `Masses.others`."""
-    others = np.zeros_like(own)
-    for h in (SELECTION, EVALUATION):
-        where = np.flatnonzero(half == h)
-        count = np.bincount(own_answer[where], minlength=mass.shape[-1]).astype(float)
-        mean = (mass[..., where, :] @ count - own[..., where]) / max(len(where) - 1, 1)
-        alike = float((count * (count - 1)).sum() / max(len(where) * (len(where) - 1), 1))
-        # Other problems often share the right first token. A bias must come out as 0 and a pure classifier as
-        # all of its mass, so the difference is put on the scale of those that do not share it.
-        apart = (own[..., where] - mean) / (1 - alike) if alike < 1 else np.zeros_like(mean)
-        others[..., where] = own[..., where] - apart
-    return others
+) -> tuple[Float[np.ndarray, "seed step layer n"], float]:
+    """What a prompt holds on the answers of the other problems (see `Masses.others`); how many are alike."""
+    n = len(own_answer)
+    count = np.bincount(own_answer, minlength=mass.shape[-1]).astype(float)
+    mean = (mass @ count - own) / max(n - 1, 1)
+    alike = float((count * (count - 1)).sum() / max(n * (n - 1), 1))
+    # Other problems often share the right first token. A bias must come out as 0 and a pure classifier as
+    # all of its mass, so the difference is put on the scale of those that do not share it.
+    apart = (own - mean) / (1 - alike) if alike < 1 else np.zeros_like(mean)
+    return own - apart, alike
 
 
 def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -> Masses:
@@ -199,31 +230,55 @@ def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -
     own = _probabilities(runs, _FIELDS[family], mine)
     elsewhere = _probabilities(runs, _FIELDS[family], rest)
     sets = own.shape[-1]
-    others = (own.sum(-1, keepdims=True) - own) / max(sets - 1, 1)
+    others, largest = (own.sum(-1, keepdims=True) - own) / max(sets - 1, 1), _largest_other(own)
     if family != "random words":
-        k = first.classes.index(cls)
-        own, others, elsewhere = own[..., k : k + 1], others[..., k : k + 1], elsewhere[..., k : k + 1]
+        k = slice(first.classes.index(cls), first.classes.index(cls) + 1)
+        own, others, largest, elsewhere = own[..., k], others[..., k], largest[..., k], elsewhere[..., k]
+    found = pairs.pair(first.prompts, mine, style)
+    away = _flat(elsewhere)
+    at = {c: np.searchsorted(rest, partner) for c, partner in found.partner.items()}
     return Masses(
         family=family,
         steps=first.steps,
         layer=np.repeat(np.arange(first.n_layers), own.shape[-1]),
         own=_flat(own),
         others=_flat(others),
-        rest=_flat(elsewhere),
+        largest=_flat(largest),
+        rest=away,
         half=_halves(first.prompts, mine),
         rest_half=_halves(first.prompts, rest),
+        deals=pairs.deals(first.prompts, mine, DEALS),
+        counterfactual={c: away[:, :, i] for c, i in at.items()},
+        paired=found.own,
+        columns=sets,
+        confounded=found.confounded,
+        matched=found.matched,
+        group=_groups(first.prompts, [*mine.tolist(), *rest.tolist()]) if found.matched else None,
     )
+
+
+def _largest_other(mass: Float[np.ndarray, "*many set"]) -> Float[np.ndarray, "*many set"]:
+    """For each set, the largest mass of another one; 0 where there is no other."""
+    if mass.shape[-1] < 2:
+        return np.zeros_like(mass)
+    two = np.partition(mass, -2, axis=-1)[..., -2:]
+    return np.where(mass >= two[..., 1:], two[..., :1], two[..., 1:])
+
+
+def _groups(prompts: Sequence[Prompt], index: Sequence[int]) -> Int[np.ndarray, " n"]:
+    """One number for all prompts about the same problem."""
+    return np.asarray(np.unique([repr(pairs.problem(prompts[i])) for i in index], return_inverse=True)[1])
 
 
 def class_masses(
     runs: Sequence[Readings], style: str, step: int, layer: int
 ) -> tuple[Float[np.ndarray, "seed prompt class"], Int[np.ndarray, " prompt"]]:
-    """Word masses of the evaluation half at a layer (as logarithms), and each prompt's true class.
+    """Word masses at a layer (as logarithms) of all prompts that are judged, and each prompt's true class.
 
     `step` is an index into `steps`.
     """
     first = runs[0]
-    judged = [i for i, p in enumerate(first.prompts) if p.style == style and p.half == EVALUATION]
+    judged = [i for i, p in enumerate(first.prompts) if p.style == style and p.half >= 0]
     truth = np.array([first.classes.index(first.prompts[i].cls) for i in judged])
     return np.stack([r.words[step, layer][judged] for r in runs]), truth
 

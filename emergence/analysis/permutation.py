@@ -8,7 +8,7 @@ reach at least what was observed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,6 @@ from scipy import special, stats
 
 from .intervals import LEVEL
 
-DRAWS = 2000
 PERMUTATIONS = 4999
 _TIES = 1e-9
 
@@ -57,15 +56,32 @@ def max_t(
 
 
 def separation(
-    scores: Float[np.ndarray, "seed cell n"], labels: Bool[np.ndarray, " n"], m: int = PERMUTATIONS
+    scores: Float[np.ndarray, "seed cell n"],
+    labels: Bool[np.ndarray, " n"],
+    m: int = PERMUTATIONS,
+    group: Int[np.ndarray, " n"] | None = None,
 ) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
     """One-vs-rest AUROC of each cell (mean over seeds), and its max-T p over permuted class labels.
 
     Labels are permuted over prompts, the same for all seeds: prompts are the unit, seeds only repeat them.
+    With `group`, only among the prompts of one group: those about the same problem.
     """
-    shuffled = np.concatenate([labels[None], labels[permutations(len(labels), m)]])
+    orders = permutations(len(labels), m) if group is None else _within(tuple(group.tolist()), m)
+    shuffled = np.concatenate([labels[None], labels[orders]])
     areas = sum((auroc(seed, shuffled) for seed in scores), np.zeros(())) / len(scores)
     return areas[:, 0], max_t(areas[:, 0], areas[:, 1:])
+
+
+@lru_cache(maxsize=8)
+def _within(groups: tuple[int, ...], m: int) -> Int[np.ndarray, "m n"]:
+    """`m` random orders that leave every place in its group."""
+    group = np.array(groups)
+    rng = np.random.default_rng([len(group), m, 11])
+    places = np.argsort(group, kind="stable")
+    keys = group[None] + rng.random((m, len(group)))  # sorting by group first, at random within it
+    orders = np.empty((m, len(group)), dtype=np.int64)
+    orders[:, places] = np.argsort(keys, axis=1, kind="stable")
+    return orders
 
 
 def matching(
@@ -146,11 +162,8 @@ def onset(present: Sequence[bool], steps: Sequence[int]) -> tuple[int | None, in
     return (steps[first - 1] if first else None, steps[first])
 
 
-@lru_cache(maxsize=16)
-def _draws(n: int, draws: int) -> Float[np.ndarray, "draw n"]:
-    """Bootstrap weights: how often each of `n` is drawn, over `n`; the same every time."""
-    rng = np.random.default_rng([n, draws])
-    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+FEWEST = 5
+"""Right answers, and wrong ones, that a seed must have in each half for an AUROC to be given."""
 
 
 @dataclass(frozen=True)
@@ -160,49 +173,77 @@ class Area:
     estimate: float
     low: float
     high: float
-    p: float
+    se: float
+    df: float
     usable: int
-    """Seeds in which both outcomes occur; the others say nothing and are left out."""
+    """Seeds in which both outcomes occur often enough; the others say nothing and are left out."""
+    p: float = 1.0
+
+
+def area(
+    scores: Float[np.ndarray, "seed prompt"],
+    outcomes: Bool[np.ndarray, "seed prompt"],
+    half: Bool[np.ndarray, " prompt"],
+) -> Area | None:
+    """AUROC of `scores` for `outcomes` within each half, prompt by prompt; mean over halves and usable seeds.
+
+    Its variance is that of DeLong et al. (1988): what a prompt adds is averaged over seeds, which read the
+    same prompts, and what seeds differ by is added. None where no seed is usable.
+    """
+    usable = _usable(outcomes, half)
+    if not usable.any():
+        return None
+    areas, noise, n = [], 0.0, int(half.size)
+    for here in (half, ~half):
+        found = [_placed(s[here], o[here]) for s, o in zip(scores[usable], outcomes[usable], strict=True)]
+        areas.append([a for a, _ in found])
+        # An AUROC of 1 has no variance: it gets no less than one more prompt, misplaced, would give it.
+        least = (1 / (here.sum() + 1)) ** 2
+        noise += max(float(np.mean([x for _, x in found], axis=0).var(ddof=1) / here.sum()), least) / 4
+    by_seed = np.mean(areas, axis=0)
+    seeds = len(by_seed)
+    between = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    df = (noise + between) ** 2 / (noise**2 / (n - 2) + between**2 / max(seeds - 1, 1))
+    se, estimate = float(np.sqrt(noise + between)), float(by_seed.mean())
+    reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * se
+    return Area(estimate, max(0.0, estimate - reach), min(1.0, estimate + reach), se, float(df), seeds)
+
+
+def _usable(outcomes: Bool[np.ndarray, "seed prompt"], half: Bool[np.ndarray, " prompt"]) -> np.ndarray:
+    counts = [x[:, here].sum(axis=1) for x in (outcomes, ~outcomes) for here in (half, ~half)]
+    return np.asarray(np.min(counts, axis=0) >= FEWEST)
+
+
+def _placed(
+    scores: Float[np.ndarray, " n"], outcome: Bool[np.ndarray, " n"]
+) -> tuple[float, Float[np.ndarray, " n"]]:
+    """AUROC, and what each prompt adds to it: its influence, whose mean is 0."""
+    yes, no = scores[outcome], scores[~outcome]
+    wins = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
+    influence, n = np.empty(len(scores)), len(scores)
+    influence[outcome] = (wins.mean(axis=1) - wins.mean()) * n / len(yes)
+    influence[~outcome] = (wins.mean(axis=0) - wins.mean()) * n / len(no)
+    return float(wins.mean()), influence
 
 
 def predicts(
     scores: Float[np.ndarray, "seed prompt"],
     outcomes: Bool[np.ndarray, "seed prompt"],
+    half: Bool[np.ndarray, " prompt"],
     m: int = PERMUTATIONS,
-    draws: int = DRAWS,
 ) -> Area | None:
-    """AUROC of `scores` for `outcomes`, prompt by prompt, mean over the seeds where both outcomes occur.
-
-    The interval draws prompts (the same for all seeds) and adds what seeds differ by; None where no seed is
-    usable.
-    """
-    both = outcomes.any(axis=1) & ~outcomes.all(axis=1)
-    if not both.any():
+    """`area` with its p: outcomes are permuted over the prompts of a half, the same for all seeds."""
+    found = area(scores, outcomes, half)
+    if found is None:
         return None
-    scores, outcomes = scores[both], outcomes[both]
-    seeds, n = scores.shape
-    areas = np.array([auroc(s, o[None])[0] for s, o in zip(scores, outcomes, strict=True)])
-    weights = _draws(n, draws)
-    drawn = np.full((draws, seeds), np.nan)
-    for s in range(seeds):
-        yes, no = scores[s][outcomes[s]], scores[s][~outcomes[s]]
-        wins = (yes[:, None] > no) + 0.5 * (yes[:, None] == no)
-        w_yes, w_no = weights[:, outcomes[s]], weights[:, ~outcomes[s]]
-        total = w_yes.sum(axis=1) * w_no.sum(axis=1)
-        np.divide(((w_yes @ wins) * w_no).sum(axis=1), total, out=drawn[:, s], where=total > 0)
-    means = drawn[np.isfinite(drawn).all(axis=1)].mean(axis=1)
-    v_prompt = means.var(ddof=1) * n / (n - 1)
-    v_seed = areas.var(ddof=1) / seeds if seeds > 1 else 0.0
-    half, estimate = 0.0, float(areas.mean())
-    if v_prompt + v_seed > 0:
-        df = (v_prompt + v_seed) ** 2 / (v_prompt**2 / (n - 1) + v_seed**2 / max(seeds - 1, 1))
-        half = float(special.stdtrit(df, (1 + LEVEL) / 2) * np.sqrt(v_prompt + v_seed))
-    ranks = stats.rankdata(scores, axis=1)
-    orders = permutations(n, m)
-    null = np.mean([(outcomes[s][orders] @ ranks[s]) / _pairs(outcomes[s]) for s in range(seeds)], axis=0)
-    seen = np.mean([ranks[s][outcomes[s]].sum() / _pairs(outcomes[s]) for s in range(seeds)])
-    p = ((null >= seen - _TIES).sum() + 1) / (len(null) + 1)
-    return Area(estimate, max(0.0, estimate - half), min(1.0, estimate + half), float(p), seeds)
+    usable, null, seen = _usable(outcomes, half), np.zeros(m), 0.0
+    for here in (half, ~half):
+        orders = permutations(int(here.sum()), m)
+        for s, o in zip(scores[usable][:, here], outcomes[usable][:, here], strict=True):
+            ranks = stats.rankdata(s)
+            null += o[orders] @ ranks / _pairs(o)
+            seen += ranks[o].sum() / _pairs(o)
+    return replace(found, p=float(((null >= seen - _TIES).sum() + 1) / (m + 1)))
 
 
 def _pairs(outcome: Bool[np.ndarray, " n"]) -> int:

@@ -1,9 +1,10 @@
-"""Linear probes on the base model's residual streams: is the class there, although no word says so.
+"""Linear probes on the base model's residual streams: is the class there, in whatever form it is asked for.
 
 In: `Readings.hidden` of step 0. Out: accuracies per layer, each beside that of a control task (Hewitt & Liang
 2019, arXiv:1909.03368): classes given at random to the first operand, the same one in training and test. A
 probe that learns those by heart has a large capacity and shows nothing; selectivity is what the real task has
-over that. Probes are trained on the selection half and judged on the evaluation half: no problem is in both.
+over that. A probe is trained on the selection half of one form (`3 + 4 =`) and judged on the evaluation half
+of the other forms (`What is 3 plus 4?`): in one form every network has the class, for the prompt says it.
 """
 
 from __future__ import annotations
@@ -42,14 +43,18 @@ class Probes:
     train_predicted: Int[np.ndarray, "layer train"]
     """What each prompt of the selection half is taken for by a probe trained on the rest of that half."""
     truth: Int[np.ndarray, " test"]
-    """Index into `readings.classes`, on the evaluation half."""
+    """Index into `readings.classes`, of the evaluation half in the other forms."""
     predicted: Int[np.ndarray, "layer test"]
-    """What each prompt of the evaluation half is taken for by the probe of the selection half."""
+    """What each of these is taken for by the probe of the selection half."""
+    problem: Int[np.ndarray, " test"]
+    """A number for each problem: what is asked in two forms is one, and counts once."""
     control_hits: Float[np.ndarray, "layer test"]
     """Share of the control tasks whose label is read right; chance is 1 / classes."""
+    own_form: Float[np.ndarray, " layer"]
+    """Share that is right on the evaluation half in the form that was trained on."""
 
     def confusion(self, index: int) -> Int[np.ndarray, "class class"]:
-        """Confusion table [true, read] of the probe at `layers[index]`, on the evaluation half."""
+        """Confusion table [true, read] of the probe at `layers[index]`, in the other forms."""
         classes = len(self.readings.classes)
         table = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(table, (self.truth, self.predicted[index]), 1)
@@ -58,7 +63,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class ProbeEvidence:
-    """What the probes of one band say about one class, on the evaluation half of one style."""
+    """What the probes of one band say about one class, on the evaluation half of the other forms."""
 
     layers: tuple[int, ...]
     chosen: int
@@ -72,7 +77,7 @@ class ProbeEvidence:
     p: float
     """Permutation p of the accuracy at the chosen layer."""
     n: int
-    """Prompts of the class that it was judged on."""
+    """Problems of the class that it was judged on."""
     unseen: dict[str, float]
     """Balanced accuracy at the chosen layer on operands, or a style, that the probe has never seen."""
 
@@ -134,28 +139,39 @@ def control_labels(types: Int[np.ndarray, " prompt"], classes: int, index: int) 
     return np.asarray(labels[np.searchsorted(known, types)])
 
 
+def other_forms(prompts: Sequence[Prompt], style: str) -> tuple[str, ...]:
+    """The styles that a probe trained on `style` is judged in."""
+    return tuple(dict.fromkeys(p.style for p in prompts if p.style != style and p.half == EVALUATION))
+
+
 def fit_all(readings: Readings, style: str, layers: Sequence[int]) -> Probes:
     """Fit the probes and their control tasks at each layer.
 
     `readings` are of one run; raises ValueError where a class has fewer than `FOLDS` prompts in the selection
     half.
     """
-    index = _index(readings.prompts, style, SELECTION, EVALUATION)
-    prompts = [readings.prompts[i] for i in index]
-    train = np.array([p.half == SELECTION for p in prompts], dtype=bool)
-    truth, types = _truth(readings, index), control_types(prompts)
+    prompts = readings.prompts
+    train, own = (_index(prompts, style, half) for half in (SELECTION, EVALUATION))
+    test = [i for other in other_forms(prompts, style) for i in _index(prompts, other, EVALUATION)]
+    index = [*train, *own, *test]
+    truth, types = _truth(readings, index), control_types([prompts[i] for i in index])
     tasks = [truth, *(control_labels(types, len(readings.classes), i) for i in range(CONTROLS))]
+    trained = np.arange(len(index)) < len(train)
     streams = [readings.hidden[layer, index].astype(float) for layer in layers]
-    predicted = np.stack([_predict_tasks(x, tasks, train) for x in streams])
+    predicted = np.stack([_predict_tasks(x, tasks, trained) for x in streams])
+    hits, k = _control_hits(predicted[:, 1:], tasks[1:], types, trained), len(own)
+    judged = truth[len(train) :]
     return Probes(
         readings=readings,
         style=style,
         layers=tuple(layers),
-        train_truth=truth[train],
-        train_predicted=np.stack([_cross_validated(x[train], truth[train]) for x in streams]),
-        truth=truth[~train],
-        predicted=predicted[:, 0],
-        control_hits=_control_hits(predicted[:, 1:], tasks[1:], types, train),
+        train_truth=truth[trained],
+        train_predicted=np.stack([_cross_validated(x[trained], truth[trained]) for x in streams]),
+        truth=judged[k:],
+        predicted=predicted[:, 0, k:],
+        problem=np.unique([f"{prompts[i].cls} {prompts[i].key}" for i in test], return_inverse=True)[1],
+        control_hits=hits[:, k:],
+        own_form=(predicted[:, 0, :k] == judged[:k]).mean(axis=1),
     )
 
 
@@ -163,21 +179,36 @@ def evaluate(probes: Probes, cls: str, permutations: int = permutation.PERMUTATI
     """The evidence that the probes give for one class; its p comes from so many permutations."""
     classes = probes.readings.classes
     k, n = classes.index(cls), len(classes)
-    truth = probes.truth == k
-    hits = (probes.predicted == k) == truth
+    # A problem that is asked in several forms counts once: its forms are averaged.
+    read, truth, hits = _by_problem(probes, probes.predicted == k)
+    truth = truth == k
+    right = np.where(truth, read, 1 - read)
     # Chance of the control accuracy is 1 / classes: put it on the scale of a balanced accuracy.
-    control = 0.5 + 0.5 * (n * probes.control_hits - 1) / (n - 1)
-    strata = [(0.5 * hits - share * control)[:, w].T[None] for share, w in _shares(truth)]
+    control = 0.5 + 0.5 * (n * hits - 1) / (n - 1)
+    strata = [(0.5 * right - share * control)[:, w].T[None] for share, w in _shares(truth)]
     chosen = int(_balanced(probes.train_predicted == k, probes.train_truth == k).argmax())
     return ProbeEvidence(
         layers=probes.layers,
         chosen=chosen,
         selectivity=intervals.bootstrap(*strata),
-        accuracy=_balanced(probes.predicted == k, truth),
+        accuracy=_balanced(read, truth),
         control=control.mean(axis=1),
-        p=_chance(probes.predicted[chosen] == k, truth, permutations),
+        p=_chance(read[chosen], truth, permutations),
         n=int(truth.sum()),
         unseen=_unseen(probes, k, probes.layers[chosen]),
+    )
+
+
+def _by_problem(
+    probes: Probes, read: Bool[np.ndarray, "layer test"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of its forms that are read as the class, truth and control hits, one a problem."""
+    sums = np.eye(probes.problem.max() + 1)[probes.problem]
+    count = sums.sum(axis=0)
+    return (
+        read @ sums / count,
+        (probes.truth @ sums / count).round().astype(int),
+        probes.control_hits @ sums / count,
     )
 
 
@@ -263,13 +294,13 @@ def _shares(truth: Bool[np.ndarray, " n"]) -> list[tuple[float, Bool[np.ndarray,
 
 
 def _balanced(
-    read: Bool[np.ndarray, "layer n"], truth: Bool[np.ndarray, " n"]
+    read: Float[np.ndarray, "layer n"] | Bool[np.ndarray, "layer n"], truth: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, " layer"]:
-    return np.asarray((read[:, truth].mean(axis=1) + (~read[:, ~truth]).mean(axis=1)) / 2)
+    return np.asarray((read[:, truth].mean(axis=1) + (1 - read[:, ~truth]).mean(axis=1)) / 2)
 
 
-def _chance(read: Bool[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], permutations: int) -> float:
-    """P over permuted labels of the evaluation half; the probe and what it said stay as they are."""
+def _chance(read: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], permutations: int) -> float:
+    """P over permuted labels of the problems judged; the probe and what it said stay as they are."""
     shuffled = truth[permutation.permutations(len(truth), permutations)]
-    null = (shuffled & read).sum(axis=1)
-    return float(((null >= (truth & read).sum()).sum() + 1) / (len(null) + 1))
+    null = shuffled @ read
+    return float(((null >= truth @ read - 1e-9).sum() + 1) / (len(null) + 1))

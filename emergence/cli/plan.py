@@ -78,7 +78,26 @@ def plan(experiment: Experiment) -> RenderableType:
     judged = len(experiment.predictions) * len(config.task.classes)
     last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
     head = Text(f"{config.name}: model {config.model}, config {config.hash}, store {experiment.store.root}")
-    return Group(head, Text(""), table, Text(""), Text(f"{last}; {judged} verdicts. Nothing was trained."))
+    end = Text(f"{last}; {judged} verdicts. Nothing was trained.")
+    return Group(head, Text(""), table, Text(""), *map(Text, _needs(experiment)), end)
+
+
+def _needs(experiment: Experiment) -> list[str]:
+    """What an earlier run left undecided, and how many prompts and seeds would decide it."""
+    from ..report import records, results
+
+    if (place := records.latest(experiment.store.root, experiment.config.name)) is None:
+        return []
+    _, verdicts = results.read_verdicts(place)
+    wanted: dict[tuple[int, int], list[str]] = {}
+    for v in verdicts:
+        if needs := v.details.get("needs"):
+            wanted.setdefault((needs["prompts"], needs["seeds"]), []).append(f"{v.prediction}[{v.cls}]")
+    return [
+        f"undecided in the last run, and decided with about {prompts} prompts a class"
+        f"{f' and {seeds} seeds' if seeds > 1 else ''}: {', '.join(names)}"
+        for (prompts, seeds), names in sorted(wanted.items())
+    ]
 
 
 def _altogether(times: Sequence[float | None]) -> str:

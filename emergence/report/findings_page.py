@@ -58,12 +58,14 @@ def _overview(entry: Mapping[str, Any]) -> list[str]:
         prediction, cls = claim_and_class(name)
         claims[prediction] = finding["claim"]
         sign, _ = BADGES[finding["outcome"]]
-        cells.setdefault(prediction, {})[cls] = f"{sign} {_figure(finding)}".strip()
+        deviated = " DEVIATED" * bool(finding.get("deviated"))
+        cells.setdefault(prediction, {})[cls] = f"{sign} {_figure(finding)}{deviated}".strip()
     classes = list(dict.fromkeys(cls for row in cells.values() for cls in row))
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in _SECTIONS)
     head = ["", "claim", *classes]
     return [
         f"{counts}. Config `{entry['config']}`, predictions version {entry['predictions_version']}.",
+        *_registered(entry),
         "",
         f"| {' | '.join(head)} |",
         f"|{' --- |' * len(head)}",
@@ -72,6 +74,25 @@ def _overview(entry: Mapping[str, Any]) -> list[str]:
             for p, row in cells.items()
         ),
     ]
+
+
+def _registered(entry: Mapping[str, Any]) -> list[str]:
+    """By what the verdicts were judged, and since when that has been fixed."""
+    lines = []
+    if entry["predictions_version"] == 1:
+        lines.append(
+            "Version 1 of the predictions was written after prototype runs, whose results were known."
+        )
+    if known := entry.get("registration"):
+        table = known["git"] or f"commit `{known['commit'][:12]}` of {known['committed']}"
+        dirty = ", with uncommitted changes in the repository" if known["dirty"] else ""
+        lines.append(
+            f"Table `{known['predictions'][:12]}` ({table}{dirty}), judged by `{known['judging']}`, training "
+            f"began {known['began'] or 'at a time that is not known'}."
+        )
+        if known["deviated"]:
+            lines.append(f"**DEVIATED**: {known['deviated']}.")
+    return ["", *lines] if lines else []
 
 
 def _figure(finding: Mapping[str, Any]) -> str:
@@ -90,12 +111,14 @@ def _item(name: str, finding: Mapping[str, Any]) -> list[str]:
     onset = ""
     if finding["onset"]:
         before, this = finding["onset"]
-        onset = f" It emerged between steps {before} and {this}."
+        onset = f" First detected at step {this}, not at step {before}."
         if before is None:
-            onset = f" There at step {this}."
+            onset = f" Detected from step {this} on."
     seeds = f"{finding['n_seeds']} seed{'s' * (finding['n_seeds'] != 1)}"
     judged = f"{finding['arm']}, {finding['style']} prompts, {finding['n_prompts']} a class, {seeds}"
+    depends = f" {finding['depends'][:1].upper()}{finding['depends'][1:]}." if finding.get("depends") else ""
+    deviated = f" **DEVIATED**: {finding['deviated']}." if finding.get("deviated") else ""
     return [
         f"- **{name}** {finding['claim']}  ",
-        f"  {finding['reason'][:1].upper()}{finding['reason'][1:]}.{onset} ({judged})",
+        f"  {finding['reason'][:1].upper()}{finding['reason'][1:]}.{onset}{depends}{deviated} ({judged})",
     ]

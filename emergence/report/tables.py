@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ..analysis import frames
 from ..readings.readings import Study
-from ..verdicts.verdict import Verdict, is_share
+from ..verdicts.verdict import Verdict, is_share, undecided_controls
 
 BADGES = {"supported": ("✓", "green"), "falsified": ("✗", "red"), "inconclusive": ("?", "yellow")}
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -75,7 +75,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 def _row(verdict: Verdict) -> tuple[str, ...]:
     sign, _ = BADGES[verdict.outcome]
     return (
-        f"{verdict.prediction} {sign} {verdict.outcome}",
+        f"{verdict.prediction} {sign} {verdict.outcome}{' DEVIATED' * bool(verdict.deviated)}",
         verdict.cls,
         interval(verdict),
         number(verdict.threshold, verdict.statistic),
@@ -90,7 +90,18 @@ def verdict_report(verdicts: Sequence[Verdict]) -> RenderableType:
     claims = Table.grid(padding=(0, 1))
     for prediction, claim in dict.fromkeys((v.prediction, v.claim) for v in verdicts):
         claims.add_row(Text(prediction, style="bold"), Text(claim))
-    return Group(claims, Text(""), verdict_table(verdicts), Text(""), Text(counts(verdicts), style="bold"))
+    lines = [Text(line) for line in remarks(verdicts)]
+    total = Text(counts(verdicts), style="bold")
+    return Group(claims, Text(""), verdict_table(verdicts), Text(""), *lines, total)
+
+
+def remarks(verdicts: Sequence[Verdict]) -> list[str]:
+    """What to know about all verdicts: a table changed after training, controls that decide nothing."""
+    lines = [f"DEVIATED: {why}" for why in dict.fromkeys(v.deviated for v in verdicts if v.deviated)]
+    undecided: dict[str, list[str]] = {}
+    for v in undecided_controls(verdicts):
+        undecided.setdefault(v.prediction, []).append(v.cls)
+    return lines + [f"control {p} is undecided: {', '.join(classes)}" for p, classes in undecided.items()]
 
 
 def sparkline(values: Sequence[float], top: float) -> str:

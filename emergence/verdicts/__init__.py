@@ -9,18 +9,22 @@ if TYPE_CHECKING:
     from .findings import falsified, record, recordable, same_version
     from .judging import judge
     from .predictions import Prediction, Table, load_predictions
+    from .registration import Registration, mark, registered
     from .verdict import Verdict, require_controls
 
 __all__ = [
     "Prediction",
+    "Registration",
     "Table",
     "Verdict",
     "check",
     "falsified",
     "judge",
     "load_predictions",
+    "mark",
     "record",
     "recordable",
+    "registered",
     "require_controls",
     "same_version",
 ]
@@ -31,6 +35,7 @@ __getattr__ = exports(
         "findings": "falsified record recordable same_version",
         "judging": "judge",
         "predictions": "Prediction Table load_predictions",
+        "registration": "Registration mark registered",
         "verdict": "Verdict require_controls",
     },
 )

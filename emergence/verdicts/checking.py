@@ -11,13 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ..analysis import permutation
+from ..analysis import evidence, intervals, permutation
 from ..config.settings import Config
 from ..errors import UsageError
+from .measurements import TRAINED, few_seeds
 from .predictions import AT_TARGET, BANDS, FAMILIES, TARGET_DEPTH, TESTS, Prediction
 
-MIN_PROMPTS = 10
-"""Test prompts a class below which no interval is worth the training."""
+MIN_PROMPTS = 30
+"""Test prompts a class below which nothing is judged."""
+SIDES = 2
+"""Every claim has two p-values in Holm's family: that the effect is there, and that it is negligible."""
+ALPHA = 1 - intervals.LEVEL
+"""For absence, over the whole family."""
 MOST_PERMUTATIONS = 49_999
 """More would fill a small machine's memory with their arrays: enough for 500 tests at 0.01."""
 
@@ -33,7 +38,7 @@ def check(predictions: Sequence[Prediction], config: Config) -> tuple[str, ...]:
     ------
     UsageError
         All problems at once: unknown arm, band, family or test, a style that is not read, one class, fewer
-        than 10 prompts a class, an id twice, a premise that is not in the table, replication with fewer than
+        than 30 prompts a class, an id twice, a premise that is not in the table, replication with fewer than
         two seeds asked.
     """
     ids = [p.id for p in predictions]
@@ -50,7 +55,8 @@ def check(predictions: Sequence[Prediction], config: Config) -> tuple[str, ...]:
     undecidable = _undecidable(predictions, config)
     notices = []
     for p in predictions:
-        lines = list(_notices(p, config)) or undecidable.get(p.id, [])
+        lines = [*_notices(p, config)]
+        lines += [] if any("inconclusive" in line for line in lines) else undecidable.get(p.id, [])
         notices += [f"{p.id}: {text}" for text in lines]
     return tuple(notices)
 
@@ -58,12 +64,13 @@ def check(predictions: Sequence[Prediction], config: Config) -> tuple[str, ...]:
 def permutations(predictions: Sequence[Prediction], classes: int) -> int:
     """How many permutations let the smallest p pass Holm's adjustment; `MOST_PERMUTATIONS` at most.
 
-    For example, 51 tests at alpha 0.01 need 5,100: with 4,999 the smallest p would be 51 / 5000 after Holm. A
-    claim about one family or another counts twice, since its p is doubled for the choice.
+    For example, 26 claims at alpha 0.01 are 52 tests and need 5,200: with 4,999 the smallest p would be
+    52 / 5000 after Holm. A claim about one family or another counts twice, since its p is doubled for the
+    choice.
     """
     confirmatory = [p for p in predictions if not p.control]
     alpha = min((p.alpha for p in confirmatory), default=1.0)
-    tests = classes * sum(len(p.families) for p in confirmatory)
+    tests = SIDES * classes * sum(len(p.families) for p in confirmatory)
     return min(MOST_PERMUTATIONS, max(permutation.PERMUTATIONS, math.floor(tests / alpha)))
 
 
@@ -72,7 +79,7 @@ def _task_problems(config: Config) -> Iterator[str]:
     if len(task.classes) < 2:
         yield f"classes: {', '.join(task.classes)}; a classifier tells classes apart, name two at least"
     if task.num_test < MIN_PROMPTS:
-        yield f"num_test={task.num_test} prompts a class; at least {MIN_PROMPTS} are needed for an interval"
+        yield f"num_test={task.num_test} prompts a class; at least {MIN_PROMPTS} are needed"
 
 
 def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str]:
@@ -90,6 +97,11 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
         yield f"style {p.style!r} is not read; add it to read_styles ({', '.join(task.read_styles)})"
     if p.untrained_style and p.style in task.styles:
         yield f"style {p.style!r} is trained on, and the claim is about one that is not; drop it from styles"
+    if p.threshold <= p.negligible:
+        yield (
+            f"threshold={p.threshold:g} is not above negligible={p.negligible:g}: one truth could be within "
+            "reach of both verdicts; keep a gap between them"
+        )
     if not 0 < p.alpha < 1:
         yield f"alpha={p.alpha:g} is no error rate; it lies between 0 and 1, 0.01 by default"
     if p.premise and p.premise not in ids:
@@ -108,33 +120,68 @@ def _notices(p: Prediction, config: Config) -> Iterator[str]:
     seeds, steps, depth = len(arm.seeds), arm.checkpoint_steps, arm.classifier_layer_pct
     if seeds < p.min_seeds:
         yield f"will be inconclusive: it needs {p.min_seeds} seeds, arm {p.arm} has {seeds}; add seeds"
+    elif few_seeds(p, seeds) and p.test != "replication":
+        yield (
+            f"can never be {_gone(p)}: {seeds} seeds that lack it leave it open whether half of all seeds "
+            f"have it; {TRAINED} seeds are needed"
+        )
     if p.test == "growth" and len(steps) < 3:
         yield f"will be inconclusive: a trend needs three checkpoints, arm {p.arm} has {steps}"
     if p.band == AT_TARGET and math.floor(depth * 100) != math.floor(TARGET_DEPTH * 100):
         yield f"looks at 54 % depth, arm {p.arm} puts its classification term at {depth:.0%}"
 
 
+def _gone(p: Prediction) -> str:
+    """What a claim is where the effect is shown to be negligible."""
+    return "supported" if p.test == "no classifier" else "falsified"
+
+
 def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str, list[str]]:
-    """For each claim that no data could support, the reason, by the claim's id.
+    """For each claim that no data could decide, on one side or the other, the reason, by the claim's id.
 
     With 5 checkpoints of one seed the smallest p is 0.008, and with 12 tests in the family 0.0008 is needed.
-    Every other claim is taken to have its smallest p as well, which is the most favourable case.
+    Every other test is taken to have its smallest p as well, which is the most favourable case. A control is
+    adjusted for nothing.
     """
     classes = len(config.task.classes)
     m = permutations(predictions, classes)
     rows = [p for p in predictions if not p.control]
-    smallest = [_smallest_p(p, config, m) for p in rows for _ in range(classes)]
-    adjusted = permutation.holm(smallest)
-    reasons = {}
-    for p, x, after in zip(rows, smallest[::classes], adjusted[::classes], strict=True):
-        if after >= p.alpha:
+    there = [_smallest_p(p, config, m) for p in rows for _ in range(classes)]
+    gone = [_smallest_absent(p, config) for p in rows for _ in range(classes)]
+    adjusted = permutation.holm([*there, *gone])
+    reasons: dict[str, list[str]] = {}
+    for k, p in enumerate(rows):
+        i, family = k * classes, 2 * len(there)
+        if adjusted[i] >= p.alpha:
             what = "can never be refuted" if p.test == "no classifier" else "will be inconclusive"
             remedy = "split the table" if _orders(p, config) > m else _remedy(p)
             reasons[p.id] = [
-                f"{what}: p is {x:.2g} at best, {after:.2g} after Holm over {len(smallest)} tests, "
+                f"{what}: p is {there[i]:.2g} at best, {adjusted[i]:.2g} after Holm over {family} tests, "
                 f"not below {p.alpha:g}; {remedy}"
             ]
+        elif adjusted[len(there) + i] >= ALPHA and p.test in ("classifier", "no classifier", "replication"):
+            reasons[p.id] = [
+                f"can never be {_gone(p)}: {config.task.num_test} prompts that all hold nothing give p = "
+                f"{gone[i]:.2g}, {adjusted[len(there) + i]:.2g} after Holm over {family} tests, not below "
+                f"{ALPHA:.2g}; num_test={_needed(p, family)} can"
+            ]
+    for p in (p for p in predictions if p.control and p.test == "no classifier"):
+        if _smallest_absent(p, config) >= ALPHA:
+            reasons[p.id] = [
+                f"can never be {_gone(p)}: {config.task.num_test} prompts that all hold nothing give p = "
+                f"{_smallest_absent(p, config):.2g}, not below {ALPHA:.2g}; num_test={_needed(p, 1)} can"
+            ]
     return reasons
+
+
+def _smallest_absent(p: Prediction, config: Config) -> float:
+    """The smallest p of "negligible": that of prompts which all hold nothing; see `intervals.p_at_least`."""
+    return float((1 - p.negligible) ** config.task.num_test / evidence.LIGHTEST)
+
+
+def _needed(p: Prediction, tests: int) -> int:
+    """Prompts a class that give so small a p, however many of the `tests` have it."""
+    return math.ceil(math.log(ALPHA * evidence.LIGHTEST / tests) / math.log(1 - p.negligible))
 
 
 def _smallest_p(p: Prediction, config: Config, m: int) -> float:
@@ -143,8 +190,8 @@ def _smallest_p(p: Prediction, config: Config, m: int) -> float:
 
 
 def _orders(p: Prediction, config: Config) -> int:
-    """In how many ways the labels of the evaluation half, or the checkpoints of a run, can be ordered."""
-    judged, classes = math.ceil(config.task.num_test / 2), len(config.task.classes)
+    """In how many ways the labels of the prompts, or the checkpoints of a run, can be ordered."""
+    judged, classes = config.task.num_test, len(config.task.classes)
     if p.test == "growth" and p.arm != "base":
         arm = config.arm(p.arm)
         return int(math.factorial(len(arm.checkpoint_steps)) ** len(arm.seeds))

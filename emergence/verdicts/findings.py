@@ -18,6 +18,7 @@ from ..config.settings import Config, shown_model
 from ..errors import UsageError
 from ..store.files import write_atomic
 from .predictions import Table
+from .registration import Registration
 from .verdict import Verdict
 
 FILE = "findings.json"
@@ -25,6 +26,7 @@ SCHEMA = 2
 _RECORDED = (
     "outcome", "reason", "statistic", "estimate", "low", "high", "threshold", "baseline", "p", "p_adjusted",
     "layer", "step", "onset", "n_prompts", "n_seeds", "claim", "arm", "style", "family", "band",
+    "stands", "depends", "deviated",
 )  # fmt: skip
 _DIGITS = 6
 
@@ -83,7 +85,12 @@ def recordable(folder: Path, config: Config, weights: str | None = None) -> None
 
 
 def record(
-    folder: Path, config: Config, weights: str, table: Table, verdicts: Sequence[Verdict]
+    folder: Path,
+    config: Config,
+    weights: str,
+    table: Table,
+    verdicts: Sequence[Verdict],
+    registration: Registration | None = None,
 ) -> dict[str, Any]:
     """Write the verdicts of this model into findings.json, where other models' stay; returns its content.
 
@@ -102,6 +109,7 @@ def record(
         "config": config.hash,
         "predictions_version": table.version,
         "predictions_hash": table.hash,
+        "registration": registration.as_dict() if registration else None,
         "findings": {f"{v.prediction}[{v.cls}]": _recorded(v) for v in verdicts},
     }
     content["models"] = dict(sorted(content["models"].items()))

@@ -11,12 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..analysis import masses, permutation, probes
+from ..analysis import intervals, masses, permutation, power, probes
 from ..analysis.intervals import Interval
-from ..analysis.masses import MIN_EVALUATED, Masses
+from ..analysis.masses import Masses
+from ..analysis.pairs import ENOUGH
+from ..analysis.power import Needs
 from ..analysis.probes import Probes
 from ..errors import UsageError
-from ..readings.readings import EVALUATION, SELECTION, Readings, Study
+from ..readings.readings import EVALUATION, Readings, Study
 from .predictions import Prediction, layers
 from .verdict import Effect
 
@@ -67,6 +69,16 @@ class Measurements:
             self._probes[key] = probes.fit_all(first, p.style, layers(p.band, first.n_layers))
         return self._probes[key]
 
+    def unlearned(self, p: Prediction, cls: str) -> str:
+        """Why the claim says nothing: too few answers are right; empty where none are asked for."""
+        if not p.min_accuracy or p.arm == "base":
+            return ""
+        runs = self.runs(p)
+        right = float(masses.correct(runs, p.style, cls, len(runs[0].steps) - 1).mean())
+        if right >= p.min_accuracy:
+            return ""
+        return f"the task was not learned: {right:.0%} of answers are right, {p.min_accuracy:.0%} are needed"
+
     def token_ids(self, p: Prediction, cls: str, family: str) -> tuple[int, ...]:
         """The tokens whose mass it is: the class's own, every answer's, or those of all random sets."""
         first = self.runs(p)[0]
@@ -81,11 +93,6 @@ def step_index(p: Prediction, steps: Sequence[int]) -> int:
     return 0 if p.arm == "base" else len(steps) - 1
 
 
-def bounds(p: Prediction) -> dict[str, float]:
-    """What the lower end of each part of a classifier must exceed."""
-    return {"strength": p.threshold, "apart": 0.0, "elsewhere": 0.0, "gain": p.threshold}
-
-
 def effect_without_numbers(p: Prediction, m: Masses, statistic: str = "") -> Effect:
     """What is measured, on how many prompts and seeds; `statistic` is a mass unless it is named."""
     mass = "own-answer mass" if m.family == "answer" else "own-class mass"
@@ -93,7 +100,7 @@ def effect_without_numbers(p: Prediction, m: Masses, statistic: str = "") -> Eff
         statistic=statistic or mass,
         family=m.family,
         threshold=p.threshold,
-        n_prompts=m.evaluated(),
+        n_prompts=m.n,
         n_seeds=m.n_seeds,
     )
 
@@ -111,11 +118,12 @@ def unmeasured(p: Prediction, m: Masses) -> str:
     """Why there are no numbers at all; empty where there are some."""
     if len(m.layer) == 0:
         return f"the model has no layer in band {p.band}"
-    if m.evaluated() < MIN_EVALUATED or (m.half == SELECTION).sum() < MIN_EVALUATED:
+    if m.n < ENOUGH:
         left = f", {m.copied} left out as copying" if m.copied else ""
-        return f"{m.evaluated()} prompts of the class to judge on{left}; at least {MIN_EVALUATED} are needed"
-    halves = (SELECTION, EVALUATION)
-    if m.own_answer is not None and any(np.ptp(m.own_answer[m.half == h]) == 0 for h in halves):
+        return f"{m.n} prompts of the class to judge on{left}; at least {ENOUGH} are needed"
+    if not (m.deals[0].any() and (~m.deals[0]).any()):
+        return "all prompts of the class are in one half: none is left to choose a layer for the others"
+    if m.own_answer is not None and np.ptp(m.own_answer) == 0:
         return "all problems of the class have one answer: none is left to tell the right one from"
     return ""
 
@@ -128,3 +136,46 @@ def undecidable(p: Prediction, m: Masses) -> str:
         runs = "this run" if m.n_seeds == 1 else f"these {m.n_seeds} runs"
         return f"speaks of {runs} only: the claim is about training and needs {p.min_seeds} seeds"
     return ""
+
+
+TRAINED = 5
+"""Seeds with which "no training does it" excludes that half of all trainings do."""
+
+
+def few_seeds(p: Prediction, seeds: int) -> str:
+    """Why what these seeds lack is not shown to be lacking after training; empty where it is.
+
+    Training may work in some seeds and not in others. The base model is one model; a control, and a claim
+    read in one or two runs, speak of the runs at hand.
+    """
+    if p.arm == "base" or p.control or seeds >= TRAINED or (seeds < 3 and p.min_seeds < 2):
+        return ""
+    return f"none of {seeds} seeds has it, but {TRAINED} are needed to speak of training"
+
+
+def excluded(seeds: int) -> str:
+    """What it excludes that none of these seeds has it."""
+    if seeds == 1:
+        return "this says nothing of other seeds"
+    share = 100 * intervals.excluded_share(seeds)
+    return f"this excludes (at 95 %) only that more than {share:.0f} % of seeds have it"
+
+
+def presence_bound(p: Prediction) -> float:
+    """What an effect's lower end must exceed: `threshold`, and never less than what counts as none."""
+    return max(p.threshold, p.negligible)
+
+
+def seeds_that_may_do(p: Prediction, n_seeds: int, absence: bool) -> tuple[int, ...]:
+    """Numbers of seeds that a study like this one could have, the fewest first."""
+    if p.arm == "base":
+        return (1,)
+    fewest = TRAINED if absence and not p.control else p.min_seeds
+    return tuple(sorted({max(n_seeds, fewest), *(s for s in power.SEEDS if s >= max(n_seeds, fewest))}))
+
+
+def wanted(what: str, found: Needs | None) -> tuple[str, Needs | None]:
+    """`if it is as large as it looks, about 120 prompts and 5 seeds would decide it`."""
+    if found:
+        return f"{what}, {found} would decide it", found
+    return f"{what}, {power.PROMPTS[-1]} prompts and {power.SEEDS[-1]} seeds would not decide it", None

@@ -19,6 +19,8 @@ from typing import Any
 from ..errors import UsageError
 from ..readings.readings import STRENGTH
 
+NEGLIGIBLE = 0.05
+"""The own-class mass below which a layer says nothing."""
 TESTS = (
     "classifier",
     "no classifier",
@@ -72,9 +74,16 @@ class Prediction:
     test: str
     """How it is judged: one of `TESTS`."""
     threshold: float = STRENGTH
-    """What the lower end of the 95 % interval must exceed (unless the claim is absence)."""
-    negligible: float = STRENGTH
-    """An effect whose interval lies below this is none; the claim that it is there is then falsified."""
+    """What the lower end of the 95 % interval must exceed for the effect to be there.
+
+    A mass: 0.10. Growth: mass gained over the whole run, 0.10. AUROC: 0.60. Selectivity of a probe: 0.25.
+    """
+    negligible: float = NEGLIGIBLE
+    """What the upper bound must lie below for the effect to be none.
+
+    It is smaller than `threshold`: no truth is within reach of both. A mass or growth: 0.05. AUROC: 0.55.
+    Selectivity: 0.10. Between the two a claim is inconclusive: too little for one and too much for the other.
+    """
     alpha: float = 0.01
     """For permutation p-values, adjusted by Holm over all predictions that are no controls."""
     emerges: bool = False
@@ -89,6 +98,8 @@ class Prediction:
     """Another prediction that must be supported for this one to mean anything."""
     untrained_style: bool = False
     """The claim is about a style that is not trained on."""
+    min_accuracy: float = 0.0
+    """Share of held-out answers of the class that must be right after training; 0: not asked for."""
 
     @property
     def families(self) -> tuple[str, ...]:

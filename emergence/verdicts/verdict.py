@@ -7,13 +7,18 @@ p-values are adjusted for one another. Nothing here computes a statistic; loads 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BrokenExperiment
 
+if TYPE_CHECKING:
+    from ..analysis.power import Needs
+
 Outcome = Literal["supported", "falsified", "inconclusive"]
+DEALS, ENOUGH_DEALS = 40, 36
+"""A verdict is looked at in so many deals of the prompts into halves; it must stand in so many of them."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,18 @@ class Effect:
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
-    """95 % interval."""
+    """95 % interval of the part that decided."""
     threshold: float | None = None
+    """What the part that decided was held against: `low` must exceed it, or `high` stay below."""
     baseline: float | None = None
-    """The same statistic in the base model; of a growth, an AUROC or a selectivity: where there is none."""
+    """Own-class mass in the base model; of a growth, an AUROC or a selectivity: where there is none."""
     p: float | None = None
     p_adjusted: float | None = None
     """After Holm; of a control, `p` itself."""
     layer: int | None = None
     step: int | None = None
     onset: tuple[int | None, int] | None = None
-    """(previous, this]: the checkpoint interval in which the classifier emerged."""
+    """(previous, this]: first detected at the second of these checkpoints, not at the first."""
     n_prompts: int = 0
     n_seeds: int = 0
     token_ids: tuple[int, ...] = ()
@@ -47,19 +53,36 @@ class Effect:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a criterion makes of one claim for one class, before p-values are adjusted for one another."""
+    """What a criterion makes of one claim for one class, before p-values are adjusted for one another.
+
+    It has two sides, that the effect is there and that it is negligible; each with its numbers, its p and its
+    sentence. A claim of absence is decided by the same two sides.
+    """
 
     effect: Effect
+    """The part that decides whether the effect is there, and the p of that."""
+    gone: Effect | None = None
+    """The part that decides whether it is negligible, and the p of that; None where nothing was measured."""
     holds: bool = False
-    """The effect is there, but for the adjusted p. Of a claim of absence, this is what refutes it."""
-    refuted: bool = False
-    """The effect is negligible, everywhere that the claim speaks of."""
+    """The effect is there, but for the adjusted p."""
+    stands: int = DEALS
+    """In how many deals of the prompts `holds` comes out as it does."""
     blocked: str = ""
     """Why nothing can be decided, whatever the numbers: `speaks of this run only: ...`."""
+    unmeasured: bool = False
+    """It is blocked because of what the numbers are of, which more of the same would not mend."""
+    not_there: str = ""
+    """Why the effect cannot be said to be there, whatever the numbers: operands tell the class."""
+    not_gone: str = ""
+    """Why the effect cannot be said to be negligible: too few seeds for a claim about training."""
     when_there: str = ""
-    """The sentence where the effect is there, without its p."""
+    """The sentence with the numbers of the part that decides whether the effect is there."""
+    when_gone: str = ""
+    """The sentence with the numbers of the part that decides whether it is negligible."""
     otherwise: str = ""
-    """The sentence where the effect is negligible, or where nothing is certain."""
+    """What the numbers are where nothing is certain; `when_there` if empty."""
+    needs: Callable[[float], tuple[str, Needs | None]] | None = field(default=None, compare=False)
+    """What would decide it, given the error rate that Holm leaves for absence: a sentence, and the sizes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +100,12 @@ class Verdict:
     band: str
     effect: Effect
     control: bool = False
+    stands: int | None = None
+    """In how many of 40 deals of the prompts the outcome comes out; None where nothing is decided."""
+    depends: str = ""
+    """What the verdict depends on that is not decided: `control C1 is undecided`."""
+    deviated: str = ""
+    """How the table departs from one that was fixed before training; empty where it does not."""
 
     @property
     def supported(self) -> bool:
@@ -111,9 +140,11 @@ class Verdict:
         e = self.effect
         place = "" if e.layer is None else f" (L{e.layer}, step {e.step})"
         runs = f"{e.n_prompts} prompts a class judged, {e.n_seeds} seed{'s' * (e.n_seeds != 1)}"
+        depends = f" ({self.depends})" if self.depends else ""
+        depends += f"\n  DEVIATED: {self.deviated}" if self.deviated else ""
         return (
             f"{self.prediction}[{self.cls}] {self.outcome}: {self.claim}\n"
-            f"  {self.reason}\n"
+            f"  {self.reason}{depends}\n"
             f"  {e.statistic}{place}, {self.arm}, {self.style} style, {runs}"
         )
 
@@ -133,6 +164,11 @@ def is_share(statistic: str) -> bool:
 def failed_controls(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Controls that are falsified: something was found where nothing can be."""
     return [v for v in verdicts if v.control and v.outcome == "falsified"]
+
+
+def undecided_controls(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Controls that did not show that there is nothing: neither a pass nor a failure."""
+    return [v for v in verdicts if v.control and v.outcome == "inconclusive"]
 
 
 def require_controls(verdicts: Sequence[Verdict]) -> None:

@@ -28,12 +28,12 @@ def runs(request: pytest.FixtureRequest) -> tuple[Readings, ...]:
     return made
 
 
-def judged(run: Readings, cls: str, style: str, family: str) -> list[int]:
+def judged(run: Readings, cls: str, style: str, family: str, half: int = 1) -> list[int]:
     """Indices of the prompts that count, by the rules of SCIENCE and not by the code that is tested."""
     copied = run.copied if family == "answer" and run.copied is not None else np.zeros(len(run.prompts), bool)
     return [
         i for i, p in enumerate(run.prompts)
-        if (p.cls, p.style, p.half) == (cls, style, 1) and not copied[i]
+        if (p.cls, p.style, p.half) == (cls, style, half) and not copied[i]
     ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_means_are_those_of_the_masses_that_verdicts_rest_on(runs: tuple[Reading
             if held.rest is not None:
                 rest = held.rest[:, :, held.rest_half == EVALUATION][..., cells].mean(axis=(2, 3))
                 np.testing.assert_allclose(shown.rest[..., layer], rest, rtol=1e-12)
-        assert shown.n == held.evaluated() == len(judged(runs[0], cls, style, family))
+        assert shown.n == int(half.sum()) == len(judged(runs[0], cls, style, family))
 
 
 @pytest.mark.parametrize("family", ["words", "glyphs", "answer"])
@@ -61,16 +61,17 @@ def test_means_equal_a_naive_reference(runs: tuple[Readings, ...], family: str) 
     log = {"words": run.words, "glyphs": run.glyphs, "answer": run.answers}[family].astype(np.float64)
     for cls, style in itertools.product(OPERATIONS, STYLES):
         mine = judged(run, cls, style, family)
+        both = mine + judged(run, cls, style, family, half=0)
         own, other = [], []
         for i in mine:
             column = run.own_answer[i] if family == "answer" else run.classes.index(cls)
             own.append(math.exp(log[1, 2, i, column]))
             if family == "answer":
-                mates = [run.own_answer[j] for j in mine if j != i]
+                mates = [run.own_answer[j] for j in both if j != i]
                 differ = [k for k in mates if k != column]
                 # own minus each mate's, as if all of them had another first token
-                share = sum(len({run.own_answer[a], run.own_answer[b]}) > 1 for a, b in pairs(mine))
-                scale = len(pairs(mine)) / share
+                share = sum(len({run.own_answer[a], run.own_answer[b]}) > 1 for a, b in pairs(both))
+                scale = len(pairs(both)) / share
                 apart = sum(own[-1] - math.exp(log[1, 2, i, k]) for k in differ) / len(mates) * scale
                 other.append(own[-1] - apart)
             else:
@@ -164,8 +165,8 @@ def test_other_is_empty_exactly_where_nothing_is_compared(runs: tuple[Readings, 
 
 
 def test_confusion_counts_every_evaluated_prompt_once_as_the_verdicts_do(runs: tuple[Readings, ...]) -> None:
-    counts = frames.confusion(runs[0], "worded")
-    of_class = [int(frames.chosen(runs[0], c, "worded").sum()) for c in OPERATIONS]
+    counts = frames.confusion(runs[0], "worded", half=None)
+    of_class = [int(frames.chosen(runs[0], c, "worded", half=None).sum()) for c in OPERATIONS]
     assert (counts.sum(axis=3) == np.array(of_class)).all()
     words, truth = masses.class_masses(runs[:1], "worded", 1, 2)
     table = np.zeros((3, 3), dtype=int)

@@ -81,13 +81,59 @@ def test_interval_scales_and_shifts_with_the_data(seeds, n, scale, seed):
     np.testing.assert_allclose(b.high, 3 - scale * a.low, rtol=1e-6, atol=1e-9)
 
 
-def test_detectable_effect_lies_beyond_the_threshold_by_the_power_asked_for():
-    se, df = 0.01, 29.0
-    found = intervals.detectable(0.10, se, df)
-    x = found + se * rng().standard_normal(20_000)
-    power = (x - stats.t.ppf(0.975, df) * se > 0.10).mean()
-    assert power == pytest.approx(0.95, abs=0.015)
-    assert intervals.detectable(0.10, 0.0, df) == 0.10
+# That a mean is small --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [30, 60, 200])
+def test_prompts_that_all_hold_nothing_have_the_p_of_a_binomial(n):
+    """If one prompt in twenty held everything, all of n would miss it with probability 0.95**n."""
+    assert intervals.p_at_least(np.zeros((n, 1)), 0.05)[0] == pytest.approx(0.95**n, rel=0.05)
+    assert intervals.upper(np.zeros(n), 0.05) == pytest.approx(1 - 0.05 ** (1 / n), rel=0.02)
+
+
+@pytest.mark.parametrize(("hits", "mean"), [(1, 0.08), (6, 0.16), (20, 0.4), (40, 0.6)])
+def test_of_hits_and_misses_the_bound_is_clopper_and_pearsons(hits, mean):
+    x = (np.arange(60) < hits).astype(float)
+    assert intervals.p_at_least(x[:, None], mean)[0] == pytest.approx(
+        stats.binom.cdf(hits, 60, mean), rel=0.05
+    )
+    assert intervals.upper(x, 0.05) == pytest.approx(stats.beta.ppf(0.95, hits + 1, 60 - hits), abs=2e-3)
+    assert intervals.lower(x, 0.05) == pytest.approx(stats.beta.ppf(0.05, hits, 61 - hits), abs=2e-3)
+
+
+def test_p_of_a_mean_is_that_of_its_definition_by_draws():
+    """The saddlepoint against 200,000 draws of the exponential weights."""
+    x, weights = rng().beta(0.3, 3, (40, 5)), rng(1).exponential(size=(200_000, 41))
+    for mean, most in ((0.12, 1.0), (0.05, 1.0), (0.08, 2.0)):
+        drawn = (weights[:, :40] @ (x - mean) + weights[:, 40:] * (most - mean) >= 0).mean(axis=0)
+        np.testing.assert_allclose(intervals.p_at_least(x, mean, most), drawn, atol=5e-3, rtol=0.05)
+
+
+@pytest.mark.parametrize("n", [30, 60])
+@pytest.mark.parametrize("kind", ["all or nothing", "heavy tail", "even"])
+def test_the_bound_of_few_prompts_covers_the_mean(n, kind):
+    """Where Student's t misses it in a fifth of the samples: masses near 0, and a few near 1."""
+    r, sims = rng(n), 2000
+    x = {
+        "all or nothing": (r.random((n, sims)) < 0.05).astype(float),
+        "heavy tail": r.beta(0.05, 0.95, (n, sims)),
+        "even": r.random((n, sims)) / 10,
+    }[kind]
+    wrong = int((intervals.p_at_least(x, 0.05) < 0.05).sum())
+    assert stats.binomtest(wrong, sims, 0.05, alternative="greater").pvalue > 1e-3
+    if kind == "heavy tail":
+        t = stats.ttest_1samp(x, 0.05, axis=0, alternative="less").pvalue
+        assert (t < 0.05).mean() > 0.1, "the control: this is what the bound is for"
+
+
+def test_values_that_are_all_alike_have_a_p():
+    for value, want in ((0.05, 1.0), (0.3, 1.0), (1.0, 1.0)):
+        assert intervals.p_at_least(np.full((40, 1), value), 0.05)[0] == want
+    assert intervals.p_at_least(np.full((400, 1), 0.01), 0.05)[0] < 1e-3
+
+
+def test_what_no_seed_of_a_few_has_excludes_only_that_most_have_it():
+    assert [round(intervals.excluded_share(k), 2) for k in (1, 3, 5, 59)] == [0.95, 0.63, 0.45, 0.05]
 
 
 def test_interval_of_many_strata_is_that_of_their_sum():

@@ -34,10 +34,11 @@ def test_masses_of_a_class_are_those_that_loops_find(runs, family, field):
         for j, i in enumerate(of_class(run, "multiply")):
             np.testing.assert_allclose(m.own[seed, :, j], mass[:, :, i, k])
             np.testing.assert_allclose(m.others[seed, :, j], mass[:, :, i, others].mean(axis=-1))
+            np.testing.assert_allclose(m.largest[seed, :, j], mass[:, :, i, others].max(axis=-1))
         for j, i in enumerate(elsewhere):
             np.testing.assert_allclose(m.rest[seed, :, j], mass[:, :, i, k])
     assert m.half.tolist() == [runs[0].prompts[i].half for i in of_class(runs[0], "multiply")]
-    assert m.evaluated() == 30
+    assert m.n == 60
 
 
 def test_random_words_have_a_cell_for_every_layer_of_every_set(runs):
@@ -47,6 +48,25 @@ def test_random_words_have_a_cell_for_every_layer_of_every_set(runs):
     want = np.exp(runs[1].random_words[2, :, i].astype(float))
     np.testing.assert_allclose(m.own[1, 2, 7], want.reshape(-1))
     np.testing.assert_allclose(m.others[1, 2, 7, :6], [(want[0].sum() - x) / 5 for x in want[0]])
+    np.testing.assert_allclose(m.largest[1, 2, 7, :6], [max(np.delete(want[0], k)) for k in range(6)])
+
+
+def test_the_largest_other_answer_is_that_of_a_loop(runs):
+    r = runs[0]
+    m = masses.from_readings([r], "symbolic", "answer", "add")
+    for j, i in enumerate(of_class(r, "add")):
+        mass = np.exp(r.answers[2, 4, i].astype(float))
+        assert m.largest[0, 2, j, 4] == pytest.approx(np.delete(mass, r.own_answer[i]).max())
+
+
+def test_partners_are_the_classs_own_tokens_on_other_classes_prompts(runs):
+    m = masses.from_readings(runs, "symbolic", "words", "add")
+    rest = [i for cls in ("subtract", "multiply") for i in of_class(runs[0], cls)]
+    for cls, x in m.counterfactual.items():
+        partners = [i for i in rest if runs[0].prompts[i].cls == cls]
+        assert x.shape == (2, 3, 60, 8)
+        got = np.sort(x[0, 2, :, 3])
+        np.testing.assert_allclose(got, np.sort(np.exp(runs[0].words[2, 3, partners, 0].astype(float))))
 
 
 def _over_all_pairs(mass: np.ndarray, own: np.ndarray) -> float:
@@ -59,12 +79,12 @@ def _over_all_pairs(mass: np.ndarray, own: np.ndarray) -> float:
 def test_answer_mass_is_compared_with_the_other_answers_of_a_class(runs):
     r = runs[0]
     m = masses.from_readings([r], "symbolic", "answer", "multiply")
-    here = [i for i in of_class(r, "multiply") if r.prompts[i].half == 1]
+    here = of_class(r, "multiply")
     mass = np.exp(r.answers[2, :, here].astype(float))
     for layer in (2, 5):
-        got = (m.own - m.others)[0, 2, m.half == 1, layer].mean()
+        got = (m.own - m.others)[0, 2, :, layer].mean()
         assert got == pytest.approx(_over_all_pairs(mass[:, layer], r.own_answer[here]), abs=1e-6)
-        assert got == pytest.approx(m.own[0, 2, m.half == 1, layer].mean(), abs=0.02 if layer == 5 else 2e-3)
+        assert got == pytest.approx(m.own[0, 2, :, layer].mean(), abs=0.02 if layer == 5 else 2e-3)
 
 
 def test_a_bias_towards_some_answers_stands_out_from_no_others():
@@ -73,7 +93,7 @@ def test_a_bias_towards_some_answers_stands_out_from_no_others():
         study(biased, **SMALL, arms={"sft": 1}, prompt_sd=0.02).runs, "symbolic", "answer", "add"
     )
     assert m.own[0, 2, :, 5].mean() > 0.05
-    assert abs((m.own - m.others)[0, 2, m.half == 1, 5].mean()) < 0.01
+    assert abs((m.own - m.others)[0, 2, :, 5].mean()) < 0.01
 
 
 def test_prompts_that_hold_their_own_answer_are_left_out_and_counted(runs):
@@ -95,9 +115,9 @@ def test_prompts_that_are_only_shown_are_in_no_mass(runs):
     assert m.own.shape[2] == 55
 
 
-def test_class_masses_are_of_the_evaluation_half(runs):
+def test_class_masses_are_of_all_prompts_that_are_judged(runs):
     scores, truth = masses.class_masses(runs, "worded", 1, 4)
-    judged = [i for i, p in enumerate(runs[0].prompts) if p.style == "worded" and p.half == 1]
+    judged = [i for i, p in enumerate(runs[0].prompts) if p.style == "worded"]
     np.testing.assert_array_equal(scores, [r.words[1, 4, judged] for r in runs])
     assert [OPERATIONS[k] for k in truth] == [runs[0].prompts[i].cls for i in judged]
 
@@ -109,6 +129,9 @@ def test_some_cells_of_one_seed_are_that_part_of_every_array(runs, family):
     assert (part.n_seeds, part.layer.tolist()) == (1, m.layer[[2, 5]].tolist())
     np.testing.assert_array_equal(part.own, m.own[1:2, ..., [2, 5]])
     np.testing.assert_array_equal(part.others, m.others[1:2, ..., [2, 5]])
+    np.testing.assert_array_equal(part.largest, m.largest[1:2, ..., [2, 5]])
+    for cls, x in m.counterfactual.items():
+        np.testing.assert_array_equal(part.counterfactual[cls], x[1:2, ..., [2, 5]])
     if family == "answer":
         np.testing.assert_array_equal(part.answers, m.answers[1:2, :, [2, 5]])
     else:

@@ -158,27 +158,59 @@ def test_onset_is_the_first_checkpoint_from_which_it_stays(present, want):
 # Correctness, confusion -----------------------------------------------------------------------------------
 
 
-def test_predicts_is_the_mean_auroc_of_the_seeds_where_both_outcomes_occur():
-    scores, right = rng().random((4, 25)), rng(1).random((4, 25)) < 0.5
+HALF = np.arange(60) % 2 == 0
+
+
+def test_predicts_is_the_mean_auroc_of_the_halves_of_seeds_where_both_outcomes_occur():
+    scores, right = rng().random((4, 60)), rng(1).random((4, 60)) < 0.5
     right[3] = True
-    got = permutation.predicts(scores, right)
-    want = np.mean([metrics.roc_auc_score(right[s], scores[s]) for s in range(3)])
+    got = permutation.predicts(scores, right, HALF)
+    want = [metrics.roc_auc_score(right[s, h], scores[s, h]) for s in range(3) for h in (HALF, ~HALF)]
     assert got is not None
     assert got.usable == 3
-    assert got.estimate == pytest.approx(want)
+    assert got.estimate == pytest.approx(np.mean(want))
     assert got.low <= got.estimate <= got.high
+
+
+@pytest.mark.parametrize(("base", "shift"), [(0.5, 0.0), (0.5, 1.0), (0.8, 1.0)])
+def test_the_interval_of_an_auroc_covers_it(base, shift):
+    """Scores of right answers are shifted by one standard deviation: AUROC 0.76."""
+    r, missed, sims = rng(int(10 * base)), 0, 300
+    truth = stats.norm.cdf(shift / np.sqrt(2))
+    for _ in range(sims):
+        right = r.random((1, 120)) < base
+        got = permutation.area(r.standard_normal((1, 120)) + shift * right, right, np.arange(120) % 2 == 0)
+        missed += got is not None and not got.low <= truth <= got.high
+    assert stats.binomtest(missed, sims, 0.07, alternative="greater").pvalue > 1e-3
+
+
+def test_perfect_scores_have_an_interval_all_the_same():
+    right = np.arange(60)[None] % 4 < 2
+    got = permutation.area(right.astype(float), right, HALF)
+    assert got is not None
+    assert (got.estimate, got.high) == (1.0, 1.0)
+    assert 0.9 < got.low < 1.0
 
 
 @pytest.mark.parametrize("value", [True, False])
 def test_correctness_that_never_varies_predicts_nothing(value):
-    assert permutation.predicts(rng().random((2, 9)), np.full((2, 9), value)) is None
+    assert permutation.predicts(rng().random((2, 60)), np.full((2, 60), value), HALF) is None
 
 
 def test_tied_scores_predict_at_chance_without_nan():
-    got = permutation.predicts(np.full((2, 12), 0.3), np.arange(24).reshape(2, 12) % 2 == 0)
+    right = np.arange(120).reshape(2, 60) // 2 % 2 == 0
+    got = permutation.predicts(np.full((2, 60), 0.3), right, HALF)
     assert got is not None
     assert (got.estimate, got.p) == (0.5, 1.0)
     assert np.isfinite([got.low, got.high]).all()
+
+
+def test_labels_that_are_permuted_within_a_problem_stay_in_it():
+    group = (4, 4, 1, 1, 1, 0, 4, 0)
+    orders = permutation._within(group, 200)
+    assert (np.array(group)[orders] == np.array(group)).all()
+    assert len({tuple(order) for order in orders.tolist()}) > 50
+    assert (np.sort(orders, axis=1) == np.arange(8)).all()
 
 
 def test_confusion_and_balanced_accuracy_are_scikit_learns():

@@ -58,8 +58,8 @@ def test_probe_that_reads_the_operand_is_not_selective():
 
 def test_probe_that_tells_the_operation_by_its_operands_is_not_selective():
     """Each operation has operands of its own, and streams hold nothing but them: accurate, and no finding."""
-    r = readings(styles=("symbolic",), hidden=96)
-    own = [replace(p, label=2 + 15 * (i // 60) + (i % 60) // 4) for i, p in enumerate(r.prompts)]
+    r = readings(hidden=96)
+    own = [replace(p, label=2 + 15 * (i // 120) + (i % 120) // 8) for i, p in enumerate(r.prompts)]
     codes = rng(1).standard_normal((100, r.hidden.shape[2]))
     streams = np.tile(codes[[p.label for p in own]], (r.n_layers, 1, 1)) + 0.01 * rng().random(r.hidden.shape)
     found = evidence(replace(r, prompts=tuple(own), hidden=streams), (5,), "add")
@@ -103,7 +103,7 @@ def test_selectivity_is_accuracy_minus_the_control_tasks_on_one_scale():
     for changed, level in ((chance, 0.5), (perfect, 1.0)):
         again = probes.evaluate(changed, "add")
         np.testing.assert_allclose(again.control, level)
-        np.testing.assert_allclose(again.selectivity.estimate, found.accuracy - level)
+        np.testing.assert_allclose(again.selectivity.estimate, found.accuracy - level, atol=1e-12)
 
 
 def test_the_probes_layer_is_chosen_without_the_evaluation_half():
@@ -123,6 +123,35 @@ def test_unseen_operands_are_in_no_training_problem():
     assert train
     assert test
     assert not numbers[0] & numbers[1]
+
+
+def test_a_code_of_one_form_is_not_carried_over_to_another():
+    """Every network passes on the glyph, and in another form the class is another token."""
+    r = readings()
+    codes = rng().standard_normal((2, 3, r.hidden.shape[2]))
+    at = [(p.style == "worded", r.classes.index(p.cls)) for p in r.prompts]
+    r.hidden[:] = rng(1).standard_normal(r.hidden.shape)
+    r.hidden[5] += 3 * np.stack([codes[int(form), k] for form, k in at])
+    fitted = probes.fit_all(r, "symbolic", (5,))
+    assert fitted.own_form[0] > 0.95
+    found = probes.evaluate(fitted, "add")
+    assert found.selectivity.low[0] < 0.25
+    assert probes.other_forms(r.prompts, "symbolic") == ("worded",)
+
+
+def test_a_problem_that_is_asked_in_two_other_forms_counts_once():
+    fitted = probes.fit_all(readings(Plant("base", "hidden", 6, 0.5)), "symbolic", (6,))
+    twice = replace(
+        fitted,
+        truth=np.tile(fitted.truth, 2),
+        predicted=np.tile(fitted.predicted, 2),
+        problem=np.tile(fitted.problem, 2),
+        control_hits=np.tile(fitted.control_hits, 2),
+    )
+    one, two = (probes.evaluate(x, "add") for x in (fitted, twice))
+    assert one.n == two.n == 30
+    np.testing.assert_allclose(one.selectivity.low, two.selectivity.low)
+    np.testing.assert_allclose(one.accuracy, two.accuracy)
 
 
 def test_too_few_prompts_to_choose_a_layer_on_are_refused():

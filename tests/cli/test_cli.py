@@ -39,7 +39,7 @@ training:
 parameters:
   num_samples: 60
   num_valid: 6
-  num_test: 12
+  num_test: 30
   operations: [add, subtract]
   operands: {add: [2, 60], subtract: [2, 60]}
   task_vocabulary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from judged import HYPOTHESIS, TABLE, judge
+from judged import HYPOTHESIS, LARGE, TABLE, judge
 from synthetic import Plant
 
 from emergence.config import loading
@@ -18,7 +18,7 @@ EXPERIMENT = loading.load(HYPOTHESIS / "config.yaml")
 @pytest.fixture(scope="module")
 def judged():
     """E1 holds, E2 does not, B1 cannot be judged."""
-    verdicts = judge(["E1", "E2"], Plant("sft", "answer", 5), steps=(0, 100))
+    verdicts = judge(["E1", "E2"], Plant("sft", "answer", 5), steps=(0, 100), **LARGE)
     return [*verdicts.values(), *judge(["B1"], per_class=2).values()]
 
 
@@ -31,10 +31,10 @@ def page(tmp_path, judged):
 def test_the_page_tells_refutations_first_in_words_and_figures(page):
     assert page.index("### Refuted") < page.index("### Supported") < page.index("### Undecided")
     assert "3 falsified, 3 supported, 3 inconclusive" in page
-    refuted = "| E2 | SFT: an operation-word classifier emerges at some intermediate layer | ✗ 0 % [0, 0]"
+    refuted = "| E2 | SFT: an operation-word classifier emerges at some intermediate layer | ✗ 0 % [0, 2]"
     assert refuted in page
     assert "- **E1[multiply]** SFT: an answer classifier emerges at some intermediate layer" in page
-    assert "It emerged between steps 0 and 100. (sft, symbolic prompts, 30 a class, 3 seeds)" in page
+    assert "First detected at step 100, not at step 0. (sft, symbolic prompts, 160 a class, 5 seeds)" in page
 
 
 def test_a_finding_without_numbers_shows_its_sign_alone(page):
@@ -50,7 +50,7 @@ def test_a_figure_is_a_percentage_only_of_a_share(tmp_path, judged):
     content = findings.record(tmp_path, EXPERIMENT, "5" * 64, TABLE, rows)
     page = findings_page.markdown(content, EXPERIMENT.name)
     assert "✓ 0.70 [0.62, 0.78] L5" in page
-    assert "There at step 0." in page
+    assert "Detected from step 0 on." in page
 
 
 def test_writing_twice_writes_the_same_bytes(tmp_path, judged):

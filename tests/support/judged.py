@@ -12,6 +12,8 @@ from emergence.verdicts import Prediction, Verdict, judging, load_predictions
 HYPOTHESIS = HYPOTHESES / "classifier_emergence"
 TABLE = load_predictions(HYPOTHESIS / "predictions.py")
 ROW = {p.id: p for p in TABLE}
+LARGE = {"per_class": 160, "arms": {"sft": 5}}
+"""With it absence can be shown, also of what training does."""
 SMALL = {"n_layers": 8, "steps": (0, 50, 100), "styles": ("symbolic",), "hidden": 2}
 
 Judged = dict[tuple[str, str], Verdict]

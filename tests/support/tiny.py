@@ -25,7 +25,7 @@ training:
 parameters:
   num_samples: 60
   num_valid: 6
-  num_test: 10
+  num_test: 30
   operands: {{add: [2, 40], subtract: [2, 40], multiply: [2, 40]}}
   lora: {{rank: 4, alpha: 8}}
   task_vocabulary:

@@ -36,7 +36,6 @@ from simulations import (
     IS,
     NONE,
     claim,
-    gives_way,
     most_errors,
     outcomes,
     redeal,
@@ -112,7 +111,6 @@ def grown(k: int, gain: float = 0.02) -> Case:
     return answers(own, Design("sft", 3, STEPS, rng=(k,)), NARROW)
 
 
-@gives_way
 @pytest.mark.parametrize(("p", "make"), [(NONE, apart), (GROWS, grown)], ids=["classifier", "growth"])
 def test_one_truth_does_not_get_opposite_verdicts(p, make):
     sims = 30
@@ -120,14 +118,12 @@ def test_one_truth_does_not_get_opposite_verdicts(p, make):
     refuse(min(found["supported"], found["falsified"]), sims, f"both verdicts ({dict(found)})")
 
 
-@gives_way
 def test_a_classifier_that_is_wrong_on_every_prompt_is_not_supported():
     sims = 20
     found = outcomes(IS, lambda k: words([NOTHING, WRONG, NOTHING], replace(SFT, rng=(k,)), SPIKE), sims)
     refuse(found["supported"], sims, "supported")
 
 
-@gives_way
 @pytest.mark.parametrize(
     ("judged", "sims"), [(5, 30), pytest.param(21, 400, marks=pytest.mark.slow)], ids=["5", "21"]
 )
@@ -138,7 +134,6 @@ def test_absence_is_not_shown_by_a_few_prompts_that_happen_to_hold_nothing(judge
     refuse(found["supported"], sims, "absent")
 
 
-@gives_way
 def test_absence_is_claimed_of_none_of_twelve_claims_at_the_threshold():
     """Four styles, three classes, each with the least mass that is not negligible: one family of claims."""
     styles, sims = ("symbolic", "second", "third", "fourth"), 20
@@ -158,7 +153,6 @@ def promised(v: judging.Verdict) -> float | None:
     return float(said[1]) / 100 if said else v.details.get("detectable")
 
 
-@gives_way
 @pytest.mark.parametrize("there", [0.0, 0.02], ids=["nothing there", "noise like the data"])
 def test_a_mass_that_would_have_shown_does_show(there):
     """What a verdict of absence promises to have found is planted, and found in 95 of 100 studies."""
@@ -171,7 +165,6 @@ def test_a_mass_that_would_have_shown_does_show(there):
     refuse(sims - found, sims, f"a mass of {said:.1%} not found")
 
 
-@gives_way
 def test_words_that_tell_the_size_of_operands_support_no_classifier_of_the_class():
     sims = 20
     design = Design("sft", 3, (0, 100), matched=False)
@@ -179,14 +172,12 @@ def test_words_that_tell_the_size_of_operands_support_no_classifier_of_the_class
     refuse(found["supported"], sims, "supported")
 
 
-@gives_way
 @pytest.mark.parametrize("k", [0, 19, 22])
 def test_a_verdict_that_most_deals_of_the_prompts_do_not_share_is_not_stated(k):
     stated, deals = stands_in(GROWS, two_layers_that_grow(k), 40)
     assert stated == "inconclusive" or deals >= 20, f"{stated}, but only in {deals} of 40 deals"
 
 
-@gives_way
 def test_a_probe_that_permuted_weights_pass_shows_nothing():
     """The glyph stands in the prompt: every network passes it on, and it is another token in another form."""
     sims = 4
@@ -195,7 +186,6 @@ def test_a_probe_that_permuted_weights_pass_shows_nothing():
     assert found["supported"] == 0, found
 
 
-@gives_way
 def test_digits_that_avoid_the_prompt_show_no_answer():
     """The right digit holds no more than any other that is not in the prompt."""
     sims = 20

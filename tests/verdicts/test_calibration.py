@@ -16,8 +16,8 @@ from scipy import stats
 from synthetic import BACKGROUND, Plant, _beta, study
 
 from emergence.analysis import evidence, intervals, masses, permutation
-from emergence.readings.readings import EVALUATION
 from emergence.verdicts import judging
+from emergence.verdicts.verdict import ENOUGH_DEALS
 
 TINY = {
     "n_layers": 8,
@@ -241,24 +241,24 @@ def test_seeds_only_noise_is_not_called_replication():
 # The control of the controls: what the halves are for -----------------------------------------------------
 
 
-def _false_alarms(sims: int, **select: int) -> int:
-    """How often the interval of the layer chosen among 29 lies above the truth, the same at all."""
+def _false_alarms(sims: int, **how: bool) -> int:
+    """How often the interval at the layers chosen among 29 lies above the truth, the same at all."""
     rng, errors = np.random.default_rng(9), 0
     world = study(n_layers=30, steps=(0,), styles=("symbolic",), hidden=2, arms={"sft": 1})
     m = masses.from_readings(world.runs, "symbolic", "words", "add").within(range(29))
     for _ in range(sims):
         own = _beta(np.full(m.own.shape, 0.10), 0.06, rng.standard_normal(m.own.shape))
-        e = evidence.measure(replace(m, own=own), 0, False, **select)
-        errors += bool(e.parts["strength"].low[e.chosen] > 0.10)
+        e = evidence.measure(replace(m, own=own), 0, False, **how)
+        errors += int((e.judged["strength"].low > 0.10).sum()) >= ENOUGH_DEALS
     return errors
 
 
 def test_layers_chosen_and_judged_on_the_same_prompts_would_be_caught_here():
-    """The same simulation passes with the halves apart, and refuses a choice made on the evaluation half."""
+    """The same simulation passes with the halves apart, and refuses a half that is judged where it chose."""
     sims = 50
     refuse_above(INTERVAL, _false_alarms(sims), sims)
     with pytest.raises(AssertionError, match="more than"):
-        refuse_above(INTERVAL, _false_alarms(sims, select=EVALUATION), sims)
+        refuse_above(INTERVAL, _false_alarms(sims, apart=False), sims)
 
 
 def test_permutation_p_values_are_uniform_under_the_null():

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from judged import HYPOTHESIS, TABLE, judge
+from judged import HYPOTHESIS, LARGE, TABLE, judge
 from synthetic import Plant
 
 from emergence.config import loading
@@ -31,7 +31,7 @@ def table(folder: Path) -> Table:
 @pytest.fixture(scope="module")
 def judged():
     """E1 holds, E2 does not; nothing else is asked."""
-    return list(judge(["E1", "E2"], Plant("sft", "answer", 5), steps=(0, 100)).values())
+    return list(judge(["E1", "E2"], Plant("sft", "answer", 5), steps=(0, 100), **LARGE).values())
 
 
 def test_nothing_is_expected_where_nothing_was_recorded(folder):
@@ -113,8 +113,8 @@ def _edit(folder: Path, old: str, new: str) -> Table:
 def test_predictions_that_changed_without_a_new_version_are_refused(folder, judged):
     findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
     before = (folder / "findings.json").read_bytes()
-    changed = _edit(folder, "threshold=0.20", "threshold=0.15")
-    with pytest.raises(UsageError, match=r"have changed since version 1 was recorded.*raise VERSION"):
+    changed = _edit(folder, "threshold=0.25", "threshold=0.15")
+    with pytest.raises(UsageError, match=r"have changed since version 2 was recorded.*raise VERSION"):
         findings.record(folder, EXPERIMENT, WEIGHTS, changed, judged)
     with pytest.raises(UsageError, match="raise VERSION"):
         findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
@@ -123,8 +123,8 @@ def test_predictions_that_changed_without_a_new_version_are_refused(folder, judg
 
 def test_predictions_with_a_new_version_expect_nothing_until_recorded(folder, judged):
     findings.record(folder, EXPERIMENT, WEIGHTS, TABLE, judged)
-    _edit(folder, "threshold=0.20", "threshold=0.15")
-    changed = _edit(folder, "VERSION = 1", "VERSION = 2")
+    _edit(folder, "threshold=0.25", "threshold=0.15")
+    changed = _edit(folder, "VERSION = 2", "VERSION = 3")
     assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder)) == {}
     findings.record(folder, EXPERIMENT, WEIGHTS, changed, judged)
     assert findings.falsified(folder, EXPERIMENT, WEIGHTS, table(folder))
@@ -147,7 +147,7 @@ def test_findings_json_has_the_evidence_and_no_nan(folder, judged):
     verdict = judged[0]
     assert kept["outcome"] == "supported"
     assert kept["estimate"] == pytest.approx(verdict.estimate, rel=1e-5)
-    assert (kept["low"] < kept["estimate"] < kept["high"], kept["layer"], kept["n_seeds"]) == (True, 5, 3)
+    assert (kept["low"] < kept["estimate"] < kept["high"], kept["layer"], kept["n_seeds"]) == (True, 5, 5)
     assert "NaN" not in text
 
 
@@ -162,14 +162,16 @@ def test_a_model_folder_goes_by_its_last_part(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["classifier_emergence", "parity"])
-def test_the_findings_of_the_repository_are_of_its_configs_and_predictions(name):
+def test_the_findings_of_the_repository_are_of_its_configs_and_predictions_or_of_earlier_ones(name):
     place = HYPOTHESIS.parent / name
     content, experiment = findings.load(place), loading.load(place / "config.yaml")
     claims = table(place)
     findings.same_version(place, claims)
     entry = content["models"][experiment.model]
-    assert (entry["config"], entry["predictions_version"]) == (experiment.hash, claims.version)
-    findings.recordable(place, experiment, entry["weights"])
+    assert entry["predictions_version"] <= claims.version
+    if entry["predictions_version"] == claims.version:
+        assert entry["config"] == experiment.hash
+        findings.recordable(place, experiment, entry["weights"])
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import time
 
 import numpy as np
 import pytest
-from judged import ROW, SMALL, TABLE, judge, outcomes
+from judged import LARGE, ROW, SMALL, TABLE, judge, outcomes
 from synthetic import ARMS, OPERATIONS, Plant, study
 
 from emergence.errors import BrokenExperiment, UsageError
@@ -26,24 +27,26 @@ def test_all_thirteen_predictions_are_judged_as_planted():
         Plant("classified", "words", 6, 0.9),
         Plant("base", "words", 1, 0.06, selective=False),
         Plant("base", "hidden", 6, 3.0),
-    )
+        n_layers=12, steps=(0, 50, 100, 200), per_class=200,
+        arms={"sft": 5, "shuffled": 1, "classified": 5},
+    )  # fmt: skip
     found = judging.judge(TABLE, world)
     assert [(v.prediction, v.cls) for v in found] == [(p.id, op) for p in TABLE for op in OPERATIONS]
     falsified = {v.prediction for v in found if v.outcome == "falsified"}
     undecided = {v.prediction for v in found if v.outcome == "inconclusive"}
     assert falsified == {"E2", "E4"}
-    assert undecided <= {"E5"}  # 30 prompts seldom suffice for an AUROC
+    assert undecided <= {"E5", "C1"}  # an AUROC needs many prompts, and a bias of half of all mass too
     for v in found:
         assert all(math.isfinite(x) for x in (v.estimate, v.low, v.high, v.p) if x is not None), v
         assert v.reason
         assert v.claim in str(v)
 
 
-REPORTED = ["estimate", "low", "high", "p", "p_adjusted", "threshold", "baseline", "layer", "step"]
+REPORTED = ["estimate", "low", "high", "p_adjusted", "threshold", "baseline", "layer", "step"]
 
 
 def test_every_verdict_has_effect_interval_n_p_threshold_baseline_place_and_ids():
-    for v in empty():
+    for v in (v for v in empty() if "nothing to predict" not in v.reason):
         lacking = [name for name in REPORTED if getattr(v, name) is None]
         assert lacking == [], v
         assert (v.n_prompts > 0, v.n_seeds > 0) == (True, True)
@@ -51,8 +54,8 @@ def test_every_verdict_has_effect_interval_n_p_threshold_baseline_place_and_ids(
 
 
 def test_the_same_study_gives_the_same_verdicts():
-    rows = [p for p in TABLE if p.id in ("B3", "E1", "E3", "E5", "C2")]
-    plants = (Plant("sft", "answer", 5, grows=True), Plant("base", "hidden", 4, 1.0))
+    rows = [p for p in TABLE if p.id in ("E1", "E3", "E5", "C2")]
+    plants = (Plant("sft", "answer", 5, grows=True),)
     twice = [judging.judge(rows, study(*plants, **SMALL)) for _ in range(2)]
     assert twice[0] == twice[1]
 
@@ -70,23 +73,23 @@ def test_what_cannot_be_measured_is_blocked_in_its_own_unit():
     assert shown == {
         "E1": ("own-answer mass", "10.0 %"),
         "E2": ("own-class mass", "10.0 %"),
-        "E3": ("growth of mass per 100 steps", "0.0 %"),
-        "E5": ("AUROC", "0.50"),
+        "E3": ("growth of mass over the run", "10.0 %"),
+        "E5": ("AUROC", "0.60"),
     }
 
 
 def test_a_world_with_nothing_in_it_supports_no_emergence():
     found = {(v.prediction, v.cls): v for v in empty()}
     for p in TABLE:
-        want = {"supported"} if p.test == "no classifier" else {"falsified", "inconclusive"}
+        want = {"supported" if p.test == "no classifier" else "falsified", "inconclusive"}
         assert outcomes(found, p.id) <= want
 
 
 def test_a_prediction_of_ones_own_is_judged_like_the_rest():
     own = Prediction(
-        "X1", "add words early", "sft", "words", "intermediate", "symbolic", "classifier", min_seeds=2
+        "X1", "add words early", "sft", "words", "intermediate", "symbolic", "classifier", min_seeds=3
     )
-    found = judge([own], Plant("sft", "words", 3, operations=("add",)))
+    found = judge([own], Plant("sft", "words", 3, operations=("add",)), **LARGE)
     assert found["X1", "add"].supported
     assert found["X1", "multiply"].outcome == "falsified"
 
@@ -94,7 +97,7 @@ def test_a_prediction_of_ones_own_is_judged_like_the_rest():
 @pytest.mark.parametrize("prediction", ["E1", "E2", "E3", "E4", "E5", "E6", "O1"])
 def test_one_seed_speaks_of_this_run_only(prediction):
     plants = [Plant(arm, family, 4, grows=True) for arm in ARMS for family in ("words", "answer")]
-    found = judge([prediction], *plants, arms=dict.fromkeys(ARMS, 1))
+    found = judge([prediction], *plants, arms=dict.fromkeys(ARMS, 1), per_class=160, prompt_sd=0.15)
     assert outcomes(found, prediction) == {"inconclusive"}
     assert all("speaks of this run only" in v.reason and v.estimate is not None for v in found.values())
 
@@ -135,12 +138,55 @@ def test_too_few_prompts_to_judge_on_are_inconclusive():
 
 
 def test_p_is_adjusted_over_all_predictions_but_the_controls():
-    found = empty()
-    family = [v for v in found if v.p is not None and not v.control]
-    assert len(family) > 27
-    least = min(family, key=lambda v: v.p)
-    assert least.p_adjusted == pytest.approx(min(1.0, least.p * len(family)))
+    """Both sides of every claim are in the family: 2 tests a claim and class."""
+    rows = [ROW["B1"], ROW["B2"], ROW["C2"]]
+    found = judging.judge(rows, study(**SMALL | LARGE))
+    claims = [v for v in found if not v.control]
+    least = min(claims, key=lambda v: v.p)
+    assert {v.outcome for v in found} == {"supported"}
+    assert least.p_adjusted == pytest.approx(least.p * 2 * len(claims))
     assert all(v.p_adjusted == v.p for v in found if v.control)
+
+
+def test_a_verdict_says_that_a_control_it_depends_on_is_undecided():
+    plants = [Plant("sft", "answer", 5), Plant("sft", "random_words", 4, 0.08)]
+    found = judge(["E1", "C2"], *plants)
+    assert outcomes(found, "C2") == {"inconclusive"}
+    assert outcomes(found, "E1") == {"supported"}
+    assert {v.depends for v in found.values() if v.supported} == {"control C2 is undecided"}
+    assert all("(control C2 is undecided)" in str(v) for v in found.values() if v.supported)
+    alone = judge(["E1"], *plants)
+    assert {v.depends for v in alone.values()} == {""}
+
+
+def test_a_verdict_that_too_few_deals_share_is_inconclusive():
+    """Half of the mass is at one layer in one half of the prompts: another deal finds it at neither."""
+    world = study(Plant("sft", "answer", 3, 0.5), Plant("sft", "answer", 5, 0.5), **SMALL, arms={"sft": 3})
+    for r in world.runs:
+        for i, p in enumerate(r.prompts):
+            weak = 3 if p.half == 0 else 5
+            r.answers[1:, weak, i] = np.log(0.02)
+    found = judging.judge([ROW["E1"]], world)
+    assert {v.outcome for v in found} == {"inconclusive"}
+    swapped = [
+        dataclasses.replace(
+            r, prompts=tuple(dataclasses.replace(p, half=i % 2) for i, p in enumerate(r.prompts))
+        )
+        for r in world.runs
+    ]
+    for v in judging.judge([ROW["E1"]], type(world)(tuple(swapped))):
+        assert v.outcome == "inconclusive" or v.stands >= 36
+
+
+def test_the_whole_table_is_judged_in_little_time():
+    """The default experiment has 30 layers, 60 prompts a class and three seeds."""
+    world = study(
+        Plant("sft", "answer", 9, 0.5, grows=True), n_layers=30, steps=(0, 100, 200), hidden=8,
+        arms={"sft": 3, "shuffled": 1, "classified": 3},
+    )  # fmt: skip
+    began = time.process_time()
+    judging.judge(TABLE, world)
+    assert time.process_time() - began < 60
 
 
 # Broken on purpose ----------------------------------------------------------------------------------------

@@ -90,8 +90,8 @@ def test_defaults_are_part_of_what_was_frozen():
     """They are in no hash: with another default, tables that were recorded would mean something else."""
     defaults = {f.name: f.default for f in dataclasses.fields(Prediction)[7:]}
     assert defaults == {
-        "threshold": 0.1, "negligible": 0.1, "alpha": 0.01, "emerges": False, "any_step": False,
-        "min_seeds": 1, "control": False, "premise": "", "untrained_style": False,
+        "threshold": 0.1, "negligible": 0.05, "alpha": 0.01, "emerges": False, "any_step": False,
+        "min_seeds": 1, "control": False, "premise": "", "untrained_style": False, "min_accuracy": 0.0,
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from judged import judge
 from synthetic import Plant
 
 from emergence.errors import BrokenExperiment
-from emergence.verdicts import Verdict, require_controls
+from emergence.verdicts import Verdict, require_controls, verdict
 from emergence.verdicts.verdict import Effect, failed_controls, is_share
 
 
@@ -52,7 +52,8 @@ def test_a_name_that_a_verdict_has_not_is_told_with_those_that_it_has():
 
 COLUMNS = (
     "prediction class claim outcome reason arm style family band statistic estimate low high threshold "
-    "baseline p p_adjusted layer step onset n_prompts n_seeds control token_ids details"
+    "baseline p p_adjusted layer step onset n_prompts n_seeds control token_ids details stands "
+    "depends deviated"
 )
 
 
@@ -115,3 +116,16 @@ def test_masses_are_read_as_percentages_and_nothing_else_is(statistic, share):
 def test_a_control_fails_only_where_it_is_falsified(outcome, control, failed):
     verdict = dataclasses.replace(VERDICT, outcome=outcome, control=control)
     assert failed_controls([VERDICT, verdict]) == [verdict] * failed
+
+
+def test_a_control_that_shows_nothing_either_way_is_no_failure_and_is_told():
+    undecided = dataclasses.replace(VERDICT, prediction="C1", control=True, outcome="inconclusive")
+    require_controls([undecided])
+    assert failed_controls([undecided]) == []
+    assert verdict.undecided_controls([undecided, VERDICT]) == [undecided]
+
+
+def test_a_table_that_was_changed_after_training_is_said_with_the_verdict():
+    late = dataclasses.replace(VERDICT, deviated="predictions.py was changed after training began")
+    assert "DEVIATED: predictions.py was changed after training began" in str(late)
+    assert "DEVIATED" not in str(VERDICT)

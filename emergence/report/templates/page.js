@@ -172,7 +172,8 @@ function drawPlace() {
 function drawAll(first) { if (first) drawControls(); drawMaps(); drawPlace(); drawTraining(); }
 
 /* Evidence of one verdict, drawn when it is opened. */
-const PARTS = { strength: "own mass", apart: "own minus others", elsewhere: "here minus elsewhere", gain: "gained since step 0" };
+const PARTS = { strength: "own mass", margin: "minus the largest other", others: "minus other answers" };
+const partsOf = (d) => ({ ...PARTS, ...Object.fromEntries(Object.keys(d).filter((k) => k.startsWith("against ")).map((k) => [k, `minus on ${k.slice(8)} prompts`])) });
 const share = (v) => v.toFixed(2);
 function byLayer(v, names, cut, format, title) {
   const d = v.details, depth = d.layers.map((l) => (l + 1) / LAYERS);
@@ -196,7 +197,7 @@ function confusionTable(counts) {
 function drawEvidence(node) {
   const v = DATA.verdicts.find((x) => `${x.prediction}/${x.class}` === node.dataset.verdict), d = v.details;
   node.replaceChildren();
-  if (d.layers && d.strength) add(node, byLayer(v, PARTS, v.threshold, percent, "By layer, with 95 % intervals"));
+  if (d.layers && d.strength) add(node, byLayer(v, partsOf(d), v.threshold, percent, "By layer, with 95 % intervals"));
   if (d.layers && d.accuracy && d.control) add(node, probeCard(v));
   if (d.by_step && d.steps) {
     const series = [{ name: v.class, index: 0, x: d.steps, y: d.by_step }];

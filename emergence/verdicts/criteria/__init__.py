@@ -13,6 +13,7 @@ from ..measurements import Measurements
 from ..predictions import Prediction
 from ..verdict import Assessment
 from . import classifier, correctness, growth, probe, replication
+from .sentences import blocked
 
 Criterion = Callable[[Prediction, str, str, Measurements], Assessment]
 
@@ -37,17 +38,25 @@ def apply(p: Prediction, cls: str, measured: Measurements) -> Assessment:
     """
     criterion = CRITERIA[p.test]
     assessments = [criterion(p, cls, family, measured) for family in p.families]
-    return assessments[0] if len(assessments) == 1 else _better(assessments)
+    assessed = assessments[0] if len(assessments) == 1 else _better(assessments)
+    if unlearned := measured.unlearned(p, cls):
+        return replace(assessed, blocked=blocked(unlearned, assessed.when_there), unmeasured=True)
+    return assessed
 
 
 def _better(assessments: Sequence[Assessment]) -> Assessment:
-    """Of a claim about one family or another, the better one speaks, and its p pays for the choice."""
+    """Of a claim about one family or another, the better one speaks, and its p pays for the choice.
 
-    def goodness(a: Assessment) -> tuple[bool, float, float]:
-        return a.holds, -(1.0 if a.effect.p is None else a.effect.p), a.effect.estimate or 0.0
+    To be negligible both must be: of these, the one speaks of which that is least sure.
+    """
+
+    def goodness(a: Assessment) -> tuple[bool, bool, float, float]:
+        p = 1.0 if a.effect.p is None else a.effect.p
+        return a.holds and not a.not_there, a.holds, -p, a.effect.estimate or 0.0
 
     best = max(assessments, key=goodness)
-    sentences = {a.effect.family: a.otherwise for a in assessments}
+    least = max(assessments, key=lambda a: 2.0 if a.gone is None or a.gone.p is None else a.gone.p)
+    sentences = {a.effect.family: a.otherwise or a.when_there for a in assessments}
     return replace(
         best,
         effect=replace(
@@ -55,6 +64,9 @@ def _better(assessments: Sequence[Assessment]) -> Assessment:
             p=None if best.effect.p is None else min(1.0, best.effect.p * len(assessments)),
             details=best.effect.details | {"families": sentences},
         ),
-        refuted=all(a.refuted for a in assessments),
-        otherwise=best.otherwise if best.holds else "; ".join(f"{f}: {s}" for f, s in sentences.items()),
+        gone=least.gone,
+        needs=best.needs if best.holds else least.needs,
+        not_gone=next((a.not_gone for a in assessments if a.not_gone), ""),
+        when_gone="; ".join(f"{a.effect.family}: {a.when_gone}" for a in assessments),
+        otherwise="; ".join(f"{f}: {s}" for f, s in sentences.items()),
     )

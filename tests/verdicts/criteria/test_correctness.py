@@ -13,9 +13,12 @@ from synthetic import Plant, study
 from emergence.verdicts import judging
 
 
-def judge_with(right, **changes):
+def judge_with(right, seeds=3, **changes):
     """E5 where `right(mass, rng)` says which answers are right, from the own-answer mass at layer 5."""
-    world = study(Plant("sft", "answer", 5, 0.4), **SMALL | {"prompt_sd": 0.15, "per_class": 120})
+    world = study(
+        Plant("sft", "answer", 5, 0.4),
+        **SMALL | {"prompt_sd": 0.15, "per_class": 120, "arms": {"sft": seeds}},
+    )
     runs = []
     for run in world.arm("sft"):
         mass = np.exp(run.answers[2, 5, np.arange(len(run.prompts)), run.own_answer])
@@ -32,17 +35,21 @@ def noisy(mass, rng):
 def test_mass_that_goes_with_right_answers_predicts_them():
     world, verdicts = judge_with(noisy)
     assert {(v.outcome, v.layer, v.statistic) for v in verdicts} == {("supported", 5, "AUROC")}
-    judged = [i for i, p in enumerate(world.runs[0].prompts) if p.cls == "add" and p.half == 1]
-    areas = [
-        metrics.roc_auc_score(r.correct[2, judged], r.answers[2, 5, judged, r.own_answer[judged]])
-        for r in world.runs
+    halves = [
+        [i for i, p in enumerate(world.runs[0].prompts) if p.cls == "add" and p.half == h] for h in (0, 1)
     ]
+    areas = [
+        metrics.roc_auc_score(r.correct[2, here], r.answers[2, 5, here, r.own_answer[here]])
+        for r in world.runs
+        for here in halves
+    ]
+    judged = [*halves[0], *halves[1]]
     assert verdicts[0].estimate == pytest.approx(np.mean(areas))
     assert verdicts[0].details["accuracy"] == np.mean([r.correct[2, judged] for r in world.runs])
 
 
 def test_mass_that_goes_with_wrong_answers_refutes_it():
-    _, verdicts = judge_with(lambda mass, rng: ~noisy(mass, rng))
+    _, verdicts = judge_with(lambda mass, rng: ~noisy(mass, rng), seeds=5)
     assert {v.outcome for v in verdicts} == {"falsified"}
     assert all(v.high < 0.5 for v in verdicts)
 
@@ -63,4 +70,4 @@ def test_seeds_that_answer_everything_alike_do_not_count_as_seeds():
 
     _, verdicts = judge_with(only_the_first_varies)
     assert {v.outcome for v in verdicts} == {"inconclusive"}
-    assert all("or all wrong, in all but 1 of 3 runs. Here at L5" in v.reason for v in verdicts)
+    assert all("or wrong, in all but 1 of 3 runs. Here at L5" in v.reason for v in verdicts)

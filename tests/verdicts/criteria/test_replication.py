@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from judged import judge, outcomes
+from judged import LARGE, judge, outcomes
 from synthetic import OPERATIONS, Plant
 
 
 def test_one_seed_that_lacks_it_is_no_replication():
-    found = judge(["E6"], Plant("sft", "answer", 5, 0.6, seeds=(0, 1)))
+    plant = Plant("sft", "answer", 5, 0.6, seeds=(0, 1))
+    found = judge(["E6"], plant, **LARGE | {"arms": {"sft": 3}})
     assert outcomes(found, "E6") == {"falsified"}
     assert all(v.details["seeds_clear"] == [True, True, False] for v in found.values())
-    assert all(v.p > 0.01 for v in found.values()), "p is that of the seed which lacks it"
+    assert all(v.reason.startswith("seed 2 lacks it: ") for v in found.values())
+    assert all(v.high < v.threshold == 0.05 for v in found.values())
 
 
 def test_one_seed_of_eight_that_neither_has_nor_lacks_it_leaves_replication_open():
@@ -32,8 +34,8 @@ def test_every_seed_with_a_classifier_of_its_own_is_a_replication():
         v, together = found["E6", cls], found["E1", cls]
         assert (v.details["seeds_clear"], v.details["seeds_absent"]) == ([True] * 3, [False] * 3)
         assert v.details["layers_by_seed"] == [5, 5, 5]
-        assert (v.estimate, v.low, v.high) == (together.estimate, together.low, together.high)
-        assert v.reason.startswith("3 of 3 seeds have it alone (seed 0 ")
+        assert v.low <= together.low, "shown is the seed where it is least clear"
+        assert v.reason.startswith("3 of 3 seeds have it alone (strength: seed 0 ")
         assert v.p >= together.p
 
 
