@@ -166,7 +166,7 @@ def _undecided(e: Evidence, absence: Absence, p: Prediction, kind: str, sentence
         )
     if p.test == "no classifier" and absence.high >= p.negligible:
         sides = [f"that there is none is not shown: {_least_sure(e, absence, p)}", sentence, *sides[2:]]
-    return f"{_KINDS['unclear' if kind in ('absent', 'classifier') else kind]}: {'; '.join(sides)}"
+    return f"{_KINDS['copying' if kind == 'copying' else 'unclear']}: {'; '.join(sides)}"
 
 
 def _needs(e: Evidence, absence: Absence, p: Prediction, alpha: float) -> tuple[str, Needs | None]:

@@ -12,8 +12,8 @@ def percent(x: float) -> str:
 
 
 def share(interval: Interval, cell: int) -> str:
-    """`42.0 % [38.1, 46.2]`: an estimate and its interval, cut to what a share can be."""
-    ends = (min(max(float(end[cell]), -1.0), 1.0) for end in (interval.low, interval.high))
+    """`42.0 % [38.1, 46.2]`: the estimate of one cell and its interval, no end beyond what a share can be."""
+    ends = (min(1.0, max(-1.0, float(end[cell]))) for end in (interval.low, interval.high))
     low, high = (percent(end).removesuffix(" %") for end in ends)
     return f"{percent(interval.estimate[cell])} [{low}, {high}]"
 
