@@ -178,7 +178,19 @@ def test_verbs_that_are_spoken_of_exist(command: str) -> None:
     assert command.split()[1] in group.commands
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c not in BARE])
+ELSEWHERE_RUN = [c for c in OURS if "--get" in c or "--against" in c]
+"""What needs an index or torch: the slow tests of `tests/models` run it."""
+
+
+@pytest.mark.parametrize("command", ELSEWHERE_RUN)
+def test_options_that_are_spoken_of_exist(command: str) -> None:
+    group: Any = typer.main.get_command(cli.app)
+    _, verb, *words = command.split()
+    known = {name for option in group.commands[verb].params for name in option.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("command", [c for c in OURS if c not in (*BARE, *ELSEWHERE_RUN)])
 def test_verbs_do_as_documented(
     home: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
