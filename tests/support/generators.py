@@ -127,9 +127,9 @@ def _prompt(cls: str, a: int, b: int, style: str, half: int) -> Prompt:
     text = f"{a} {GLYPH[cls]} {b} = " if style == "symbolic" else f"{style}: what is {a} {WORD[cls]} {b} ?"
     values = {
         "text": text, "cls": cls, "a": a, "b": b, "answer": str(APPLY[cls](a, b)), "style": style,
-        "half": half, "key": f"{a} {b}", "label": a % 3,
+        "half": half, "key": f"{cls} {a} {b}", "label": a % 3, "numbers": (a, b),
     }  # fmt: skip
-    known = {f.name for f in fields(Prompt)}  # a prompt has operands, or a key and a label
+    known = {f.name for f in fields(Prompt)}
     return Prompt(**{k: v for k, v in values.items() if k in known})
 
 

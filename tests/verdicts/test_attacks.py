@@ -111,7 +111,13 @@ def grown(k: int, gain: float = 0.02) -> Case:
     return answers(own, Design("sft", 3, STEPS, rng=(k,)), NARROW)
 
 
-@pytest.mark.parametrize(("p", "make"), [(NONE, apart), (GROWS, grown)], ids=["classifier", "growth"])
+@pytest.mark.parametrize(
+    ("p", "make"),
+    [
+        pytest.param(NONE, apart, id="classifier"),
+        pytest.param(GROWS, grown, id="growth", marks=pytest.mark.slow),
+    ],
+)
 def test_one_truth_does_not_get_opposite_verdicts(p, make):
     sims = 30
     found = outcomes(p, make, sims)
@@ -134,6 +140,7 @@ def test_absence_is_not_shown_by_a_few_prompts_that_happen_to_hold_nothing(judge
     refuse(found["supported"], sims, "absent")
 
 
+@pytest.mark.slow
 def test_absence_is_claimed_of_none_of_twelve_claims_at_the_threshold():
     """Four styles, three classes, each with the least mass that is not negligible: one family of claims."""
     styles, sims = ("symbolic", "second", "third", "fourth"), 20
@@ -172,6 +179,7 @@ def test_words_that_tell_the_size_of_operands_support_no_classifier_of_the_class
     refuse(found["supported"], sims, "supported")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 19, 22])
 def test_a_verdict_that_most_deals_of_the_prompts_do_not_share_is_not_stated(k):
     stated, deals = stands_in(GROWS, two_layers_that_grow(k), 40)

@@ -229,6 +229,7 @@ def test_a_mass_of_15_percent_is_found_with_60_prompts_95_times_in_100(predictio
     assert power >= 0.95
 
 
+@pytest.mark.slow
 def test_seeds_only_noise_is_not_called_replication():
     """Seeds that hold 0 to 20 % by chance, around 8 %: some pass alone, all together hardly ever."""
     plant, sims = Plant("sft", "answer", 4, 0.08), 12

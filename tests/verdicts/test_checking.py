@@ -106,6 +106,7 @@ def many(count: int, **fields) -> list[Prediction]:
     return [dataclasses.replace(ROW["E1"], id=f"X{i}", **fields) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_a_long_table_gets_the_permutations_that_it_needs_and_can_be_supported():
     """102 tests: with 4,999 permutations 102 / 5000 = 0.0204 would be the least p that there is."""
     found = judge(many(17), Plant("sft", "answer", 2, 0.6), n_layers=4, steps=(0, 100))

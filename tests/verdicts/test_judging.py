@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -176,17 +175,6 @@ def test_a_verdict_that_too_few_deals_share_is_inconclusive():
     ]
     for v in judging.judge([ROW["E1"]], type(world)(tuple(swapped))):
         assert v.outcome == "inconclusive" or v.stands >= 36
-
-
-def test_the_whole_table_is_judged_in_little_time():
-    """The default experiment has 30 layers, 60 prompts a class and three seeds."""
-    world = study(
-        Plant("sft", "answer", 9, 0.5, grows=True), n_layers=30, steps=(0, 100, 200), hidden=8,
-        arms={"sft": 3, "shuffled": 1, "classified": 3},
-    )  # fmt: skip
-    began = time.process_time()
-    judging.judge(TABLE, world)
-    assert time.process_time() - began < 60
 
 
 # Broken on purpose ----------------------------------------------------------------------------------------
