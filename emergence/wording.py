@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import difflib
 import io
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SUBSTITUTE = "emergence.substitute"
@@ -72,6 +71,6 @@ def _plain(char: str) -> str:
         return _PLAIN[char]
     if "\u2500" <= char <= "\u257f":  # what boxes are drawn with
         return {"─": "-", "━": "-", "│": "|", "┃": "|"}.get(char, "+")
-    if unicodedata.combining(char):
-        return ""
-    return "??" if unicodedata.east_asian_width(char) in "WF" else "?"
+    from rich.cells import cell_len  # as wide as the tables take it to be
+
+    return "?" * cell_len(char)

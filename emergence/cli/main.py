@@ -193,8 +193,7 @@ def run(
     if dry_run:
         _console().print(plan.plan(experiment))
         return OK
-    paths = {"config": config and config.resolve(), "store": kept.root.resolve()}
-    options = {"model": model, "steps": steps, "seeds": seeds, **paths}
+    options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": kept.root}
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet

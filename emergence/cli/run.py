@@ -6,6 +6,7 @@ In: an experiment, pytest's flags. Out: an `Ended`, and the record of the run.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -40,7 +41,9 @@ def run(experiment: Experiment, flags: Sequence[str]) -> Ended:
     # Pytest takes `[` and `::` in a path for parts of a test's name.
     odd = any(sign in str(experiment.folder.resolve()) for sign in ("[", "::"))
     place = contextlib.chdir(experiment.folder) if odd else contextlib.nullcontext()
-    arguments = ["-m", "slow", *_PLUGINS, *_QUIET, *flags, "." if odd else str(experiment.folder)]
+    paths = {"config": experiment.file, "store": experiment.store.root} if odd else {}
+    absolute = [f"--emergence-{name}={os.path.abspath(path)}" for name, path in paths.items()]
+    arguments = ["-m", "slow", *_PLUGINS, *_QUIET, *flags, *absolute, "." if odd else str(experiment.folder)]
     with _terminated_as_interrupted(), place:
         code = int(pytest.main(arguments, plugins=[watch]))
     ended = watch.outcome.ended(code)

@@ -89,7 +89,7 @@ def written(folder: Path, rows: list[dict[str, str]] | str, text: str = CONFIG) 
 def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     tiny.write_model(folder / "model")
-    written(folder, numbers())
+    written(folder, numbers(100), CONFIG.replace("num_test: 12", "num_test: 30"))
     made = Experiment(folder, store=Store(folder / "store"))
     made.predictions = Table(PREDICTIONS)
     return made
@@ -110,10 +110,10 @@ def test_every_arm_is_trained_and_read_on_the_prompts_as_they_are_written(experi
     run = study.runs[0]
     assert run.classes == tuple(CLASSES)
     assert Counter((p.cls, p.style, p.half) for p in run.prompts) == {
-        **{(c, "own", half): 6 for c in CLASSES for half in (0, 1)},
+        **{(c, "own", half): 15 for c in CLASSES for half in (0, 1)},
         ("odd", "own", -1): 2,
     }
-    assert {p.text for p in run.prompts if p.half >= 0} < {row["prompt"] for row in numbers()}
+    assert {p.text for p in run.prompts if p.half >= 0} < {row["prompt"] for row in numbers(100)}
     assert np.all(np.isneginf(run.glyphs)), "these classes have no glyphs"
 
 
@@ -140,7 +140,7 @@ def test_verdicts_come_a_class_each_and_say_what_cannot_be_judged(experiment, st
     judged = {(v.prediction, v.cls): v for v in experiment.verdicts}
     assert set(judged) == {(p.id, cls) for p in PREDICTIONS for cls in CLASSES}
     for cls in CLASSES:
-        assert judged["W", cls].n_prompts == 6
+        assert judged["W", cls].n_prompts == 30
         assert judged["A", cls].outcome == judged["S", cls].outcome == "inconclusive"
         assert "have one answer" in judged["A", cls].reason
         assert "no control task" in judged["S", cls].reason

@@ -193,7 +193,8 @@ def test_a_probe_that_knows_the_numbers_by_heart_fails_on_numbers_it_has_not_see
     for k, cls in enumerate(TASK.classes):
         for i in range(160):
             a, b = (int(n) for n in k * 30 + rng.choice(30, 2, replace=False))
-            prompts.append(Prompt(f"{i}", cls, "1", "asked", i % 2, f"{cls}{i}", a, (a, b)))
+            problem = {"key": f"{cls}{i}", "label": a, "numbers": (a, b)}
+            prompts += [Prompt(f"{s}{i}", cls, "1", s, i % 2, **problem) for s in TASK.read_styles]
     codes = rng.standard_normal((60, 96))
     hidden = np.stack([codes[list(p.numbers)].sum(axis=0) for p in prompts]).astype(np.float32)
     found = probes.evaluate(probes.fit_all(_read(tuple(prompts), hidden[None]), "asked", (0,)), "larger")
