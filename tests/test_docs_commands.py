@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import small
+import tiny
 import typer.main
 
 from emergence.cli import main as cli
@@ -114,6 +115,7 @@ def test_a_command_that_nothing_checks_is_refused(command: str) -> None:
 def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """How pytest's own parser and collection ended for each of its commands: exit codes, and all it said."""
     place = tmp_path_factory.mktemp("collected")
+    tiny.write_model(place / "path" / "to" / "a" / "folder")
     asked = {command: _located(args) for command in COMMANDS if (args := _asks_pytest(command)) is not None}
     (place / "asked.json").write_text(json.dumps(asked))
     code = (

@@ -330,7 +330,7 @@ def _main_job(pytester, place: Path, *options: str):
 @pytest.mark.slow
 def test_xdist_ends_with_the_table_the_properties_and_the_exit_code_of_one_process(pytester, short):
     ran = _main_job(pytester, short, "-n", "2", "--junitxml=out.xml")
-    assert ran.ret == 1, "P2 is false of a tiny model"
+    assert ran.ret == 0, "nothing is judged false of a tiny model that learned nothing"
     folder = records.latest(short / ".emergence", "parity")
     _, judged = results.read_verdicts(folder)
     ran.stdout.fnmatch_lines(["=* parity =*", *tables.plain(tables.verdict_report(judged)).splitlines()[:5]])
