@@ -67,16 +67,11 @@ def until(found: Callable[[], Any], process: subprocess.Popen[bytes]) -> Any:
     raise TimeoutError
 
 
-FIRST, WHOLE = "*.partial/checkpoints/0000002", "*[0-9a-f]/manifest.json"
-
-
-def stopped(
-    home: Path, stop: Callable[[int], object], once: str = FIRST, **settings: Any
-) -> tuple[int, bytes]:
-    """Start it, stop it once that is in the store's runs; its exit code and what it said."""
+def stopped(home: Path, stop: Callable[[int], object], **settings: Any) -> tuple[int, bytes]:
+    """Start it, stop it once its first checkpoint is in the store; its exit code and what it said."""
     with start(home, stderr=subprocess.PIPE, **settings) as process:
         try:
-            until(lambda: list(home.glob(f".emergence/runs/{once}")), process)
+            until(lambda: list(home.glob(".emergence/runs/*.partial/checkpoints/0000002")), process)
             until(lambda: list(home.glob(".emergence/runs/*.holder")), process)
             stop(process.pid)
             said = process.communicate(timeout=60)[1]
@@ -105,8 +100,9 @@ def test_a_run_stopped_by_a_signal_keeps_what_it_reached_and_the_next_goes_on(ho
     (run,) = home.glob(".emergence/runs/*.partial")
     before = (run / "checkpoints/0000002/adapters.safetensors").stat()
 
-    code, said = stopped(home, interrupt, WHOLE, stdout=subprocess.DEVNULL)
-    assert code == 130, said
+    with start(home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
     whole = run.with_suffix("") / "checkpoints"
     assert {p.name for p in whole.iterdir()} == {f"{step:07d}" for step in STEPS}
     after = (whole / "0000002/adapters.safetensors").stat()
