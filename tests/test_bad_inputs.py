@@ -85,6 +85,7 @@ NORM = "model.norm.weight"
 MODELS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "truncated": (cut, 3, "is truncated or padded"),
     "bit-flipped": (flipped, 3, "is not a readable safetensors file"),
+    "of no model's type": (lambda f: edit(f / "config.json", model_type="cache"), 2, "it has no such type"),
     "of unknown type": (lambda f: edit(f / "config.json", model_type="unheard_of"), 2, "it has no such type"),
     "with NaN weights": (
         lambda f: weights(f, lambda w: w.update({NORM: w[NORM] * float("nan")})), 3, "holds NaN or infinity",

@@ -88,7 +88,7 @@ def module_of(config: Mapping[str, Any]) -> types.ModuleType:
         model, _ = utils._get_classes(dict(config))
     except SystemExit:  # mlx-lm's olmo ends the program where its own package is missing
         raise NotMeasurable(f"mlx-lm needs another package for model_type {config['model_type']}") from None
-    except ValueError:
+    except (ValueError, AttributeError):  # `cache` is a module beside the models, and holds none
         raise NotMeasurable(
             f"mlx-lm cannot run model_type {config['model_type']}: it has no such type"
         ) from None

@@ -19,6 +19,7 @@ from ..backend import numpy_ops
 from ..config.settings import Arm
 from ..errors import UsageError
 from ..lens.logit_lens import LogitLens
+from ..tasks.vocabulary import single
 from .batches import Batch
 
 
@@ -46,9 +47,8 @@ def word_id(tokenizer: Any, word: str) -> int:
     Raises `UsageError` for a word with neither: half a word names no class.
     """
     for text in (word, f" {word}"):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) == 1:
-            return int(ids[0])
+        if len(ids := single(tokenizer, text)) == 1:
+            return ids[0]
     raise UsageError(
         f"classifier_targets: {word!r} is not one token here, bare or after a space; name another word"
     )

@@ -9,6 +9,10 @@ import tiny
 import tiny_training
 from mlx.utils import tree_flatten, tree_map
 from tiny_training import CLASSES
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from emergence.errors import UsageError
 from emergence.lens.logit_lens import LogitLens
@@ -35,6 +39,16 @@ def test_a_class_word_of_several_tokens_is_refused(tokenizer):
     assert tokenizer.decode([objectives.word_id(tokenizer, "multiply")]).strip() == "multiply"
     with pytest.raises(UsageError, match="'exponentiate' is not one token"):
         objectives.word_id(tokenizer, "exponentiate")
+
+
+def test_a_word_that_the_tokenizer_does_not_know_is_no_target():
+    """One `<unk>` is one token, but it is every unknown word's."""
+    inner = Tokenizer(WordLevel({"<unk>": 0, "add": 1}, unk_token="<unk>"))
+    inner.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    assert objectives.word_id(tokenizer, "add") == 1
+    with pytest.raises(UsageError, match="'zebra' is not one token here"):
+        objectives.word_id(tokenizer, "zebra")
 
 
 def naive_log_softmax(logits: mx.array) -> np.ndarray:

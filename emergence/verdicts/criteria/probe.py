@@ -65,7 +65,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
             p=float(p_gone[j]),
             layer=e.layers[j],
         ),
-        holds=bool(s.low[i] >= bound),
+        holds=bool(s.low[i] > bound),
         blocked="" if e.n >= ENOUGH // 2 else f"{e.n} prompts of the class to judge on",
         unmeasured=e.n < ENOUGH // 2,
         when_there=sentence,
