@@ -68,6 +68,7 @@ class Experiment:
 
     model = property(lambda self: self.lens.model)
     tokenizer = property(lambda self: self.lens.tokenizer)
+    registration = cached_property(provenance.registration)
 
     @cached_property
     def vocabulary(self) -> tasks.Vocabulary:
@@ -125,5 +126,4 @@ class Experiment:
     def record(self) -> Path:
         """Write the verdicts down as findings; refused where a control failed, or for other settings."""
         verdicts.require_controls(self.verdicts)
-        content = verdicts.record(**provenance.recorded(self))
-        return report.write_findings(self.folder, content, self.config.name)
+        return report.write_findings(self.folder, provenance.recorded(self), self.config.name)

@@ -7,16 +7,15 @@ every result carries. What is hashed and what is not is decided here and nowhere
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import backend, models, tasks, verdicts
+from .store.files import source_hash
+from .verdicts.registration import JUDGING
 
 if TYPE_CHECKING:
     from .config import Arm, Config
@@ -34,20 +33,8 @@ READING = ("readings", "lens", "models", "tasks", "backend")
 
 def hash_source() -> None:
     """Hash the source that decides results now: a file that is edited while a run trains changes no key."""
-    for packages in (TRAINING, READING):
-        code(packages)
-
-
-@functools.cache
-def code(packages: Sequence[str]) -> str:
-    """16 hex digits of a hash over the source of these packages: edited code never meets old results.
-
-    Taken once a process: see `hash_source`.
-    """
-    here, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted(path for name in packages for path in (here / name).rglob("*.py")):
-        digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    for packages in (TRAINING, READING, JUDGING):
+        source_hash(packages)
 
 
 def environment() -> dict[str, Any]:
@@ -68,14 +55,14 @@ def run_spec(config: Config, source: Source, splits: Splits, arm: Arm, seed: int
         "seed": seed,
         "styles": list(config.task.styles),
         "data": {name: tasks.content_hash(getattr(splits, name)) for name in ("train", "valid", "test")},
-        "code": code(TRAINING),
+        "code": source_hash(TRAINING),
         **environment(),
     }
 
 
 def reading_spec(plan: Plan, source: Source) -> dict[str, Any]:
     """Everything that decides a reading but the checkpoint: a reading is nested in its run."""
-    return {"plan": plan.spec(), "model": source.hash, "code": code(READING), **environment()}
+    return {"plan": plan.spec(), "model": source.hash, "code": source_hash(READING), **environment()}
 
 
 def require_space(experiment: Experiment, wanted: Sequence[tuple[Arm, int]]) -> None:
@@ -117,30 +104,31 @@ def registration(experiment: Experiment) -> Registration:
 
 def marked(experiment: Experiment, judged: Sequence[Verdict]) -> Sequence[Verdict]:
     """The verdicts; DEVIATED where the table of claims was changed after training began."""
-    return verdicts.mark(judged, registration(experiment))
+    return verdicts.mark(judged, experiment.registration)
 
 
 def recorded(experiment: Experiment) -> dict[str, Any]:
-    """What `verdicts.record` is told, by the names of its parameters."""
-    return {
-        "folder": experiment.folder,
-        "config": experiment.config,
-        "weights": experiment.source.hash,
-        "table": experiment.predictions,
-        "verdicts": experiment.verdicts,
-        "registration": registration(experiment),
-    }
+    """The verdicts as `verdicts.record` writes them down."""
+    return verdicts.record(
+        folder=experiment.folder,
+        config=experiment.config,
+        weights=experiment.source.hash,
+        table=experiment.predictions,
+        verdicts=experiment.verdicts,
+        registration=experiment.registration,
+    )
 
 
 def notes(experiment: Experiment) -> tuple[str, ...]:
     """What to know about this model and its tokens before a number is used, a line each."""
     tokenizer, styles = experiment.tokenizer, experiment.config.task.read_styles
-    return (
-        *models.notices(experiment.source, experiment.model, tokenizer),
+    said = (
+        *models.notices(experiment.model, tokenizer),
         *experiment.vocabulary.left_out,
         *experiment.config.task.warnings(tokenizer, experiment.config.vocabulary),
         *tasks.boundary_report(tokenizer, experiment.splits.test, styles),
     )
+    return tuple(dict.fromkeys(said))
 
 
 def reported(experiment: Experiment) -> dict[str, Any]:
@@ -168,7 +156,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
         "config_hash": config.hash,
         "config": config.public.model_dump(mode="json"),
         "predictions_version": experiment.predictions.version,
-        "registration": registration(experiment).as_dict(),
+        "registration": experiment.registration.as_dict(),
         "seeds": sorted({run.seed for run in runs}),
         "runs": {f"{run.arm} seed {run.seed}": run.entry.key for run in runs},
         "training_seconds": sum(run.entry.info["seconds"] for run in runs),

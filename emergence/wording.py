@@ -26,6 +26,22 @@ def quoted(text: str) -> str:
     return f"'{printable(text)}'"
 
 
+def shown(value: object) -> str:
+    """What Python writes for a value, as `printable`."""
+    return printable(repr(value))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for a one-line error."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def dotted(path: Sequence[str | int]) -> str:
     """`training.checkpoint_steps[2]`: where a field is."""
     text = "".join(f"[{p}]" if isinstance(p, int) else f".{printable(p)}" for p in path)

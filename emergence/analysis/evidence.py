@@ -139,12 +139,6 @@ class Evidence:
         return np.asarray(flat[self.chosen].any(axis=1))
 
     @property
-    def cells_of_strength(self) -> Int[np.ndarray, "prompt deal"]:
-        """For each prompt, the cell where the other half has most own-class mass."""
-        means = _means(self.parts[0].now, self.parts[0].index, self.masses.deals)
-        return _crossed(means.argmax(axis=-1), self.masses.deals)
-
-    @property
     def strongest(self) -> int:
         """Cell with most own-class mass."""
         return int(self.parts[0].now.mean(axis=(0, 1)).argmax())
@@ -184,7 +178,7 @@ class Evidence:
         p, part = scaled.min(axis=1), scaled.argmin(axis=1)
         seed, cell = (int(i) for i in np.unravel_index(int(p.argmax()), p.shape))
         x, least, most = self._values(int(part[seed, cell]), seed, cell)
-        alpha = 1 - intervals.LEVEL
+        alpha = intervals.ALPHA
         low = intervals.lower(x, alpha / 2, least)
         high = intervals.upper(x, alpha * weights[part[seed, cell]], most)
         weight = weights[part[seed, cell]]
@@ -255,6 +249,12 @@ def measure(m: Masses, step: int, emerges: bool, apart: bool = True) -> Evidence
     if emerges:
         judged[GAIN] = _gain(found, m, means, chosen, chooser, cells)
     return Evidence(m, step, found, emerges, chosen, judged)
+
+
+def cells_of_strength(m: Masses, step: int) -> Int[np.ndarray, "prompt deal"]:
+    """For each prompt, the cell where the other half has most own-class mass."""
+    means = _means(m.own[:, step], np.arange(m.n), m.deals)
+    return _crossed(means.argmax(axis=-1), m.deals)
 
 
 def _crossed(

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy import special
 
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,6 @@ def lower(x: Float[np.ndarray, " n"], alpha: float, least: float = 0.0) -> float
     return -upper(-np.asarray(x, dtype=float), alpha, -least)
 
 
-def excluded_share(seeds: int, alpha: float = 1 - LEVEL) -> float:
+def excluded_share(seeds: int, alpha: float = ALPHA) -> float:
     """The share of seeds above which it is excluded that none of `seeds` has something: 0.63 for three."""
     return float(1 - alpha ** (1 / seeds))

@@ -14,10 +14,8 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import BrokenExperiment
 from ..readings.readings import EVALUATION, SELECTION, Prompt, Readings
-from . import pairs
+from . import DEALS, pairs
 
-DEALS = 40
-"""Deals of a class's prompts into halves in which a verdict is looked at; the first is the recorded one."""
 _FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
 
 

@@ -10,6 +10,7 @@ import importlib
 from importlib import metadata
 
 from ..errors import UsageError
+from ..wording import first_line
 
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal")
 
@@ -31,7 +32,7 @@ def require() -> None:
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(
             f"MLX cannot be loaded ({reason}); install one backend: mlx-cpu, or run python3 run.py"
         ) from None

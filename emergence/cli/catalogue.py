@@ -87,7 +87,7 @@ class Listed:
             "step",
             "reason",
         )
-        return [{k: v.as_row()[k] for k in kept} for v in results.read_verdicts(folder)[1]]
+        return [{k: row[k] for k in kept} for row in (v.as_row() for v in results.read_verdicts(folder)[1])]
 
 
 def root(given: Path | None = None) -> Path:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ..errors import BrokenExperiment, EmergenceError, UsageError
 from ..store import Store, default_root
-from ..wording import substitute_unencodable
+from ..wording import first_line, substitute_unencodable
 from . import catalogue
 
 OK, VERDICT, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
@@ -139,7 +139,7 @@ def _listed(one: catalogue.Listed) -> dict[str, Any]:
     try:
         description = config.load(one.folder / catalogue.CONFIG).description
     except UsageError as error:
-        description = f"(cannot be used: {str(error).splitlines()[0]})"
+        description = f"(cannot be used: {first_line(error)})"
     there = one.results is not None
     return {"name": one.name, "description": description, "path": str(one.folder), "has_results": there}
 
@@ -216,8 +216,8 @@ def status(
     from ..report import results, tables
 
     one, _ = _find(name, experiments_dir, store)
-    said = one.status(key)
     if as_json:
+        said = one.status(key)
         _print_json(said | {"runs": one.runs()} if show_all else said)
         return
     runs = one.runs()

@@ -20,16 +20,15 @@ def at_hand(store: Store) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("model", "where", "size"):
         table.add_column(column, header_style="dim")
-    converted = next(
-        (i for i in store.entries() if i.kind == "models" and i.spec.get("name") == EMBEDDED), None
-    )
+    kept = [item for item in store.entries() if item.kind == "models"]
+    converted = next((item for item in kept if item.spec.get("name") == EMBEDDED), None)
     table.add_row(
         EMBEDDED,
         "embedded" if converted else "embedded, converted at first use",
         size_text(converted.size) if converted else "–",
     )
-    for item in store.entries():
-        if item.kind == "models" and (name := item.spec.get("name")) not in (None, EMBEDDED):
+    for item in kept:
+        if (name := item.spec.get("name")) not in (None, EMBEDDED):
             table.add_row(str(name), "fetched by --get", size_text(item.size))
     try:
         cached = sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id)

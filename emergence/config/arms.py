@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..wording import quoted
+from ..wording import quoted, some
 from . import schema
 from .problems import Path, Problems
 from .settings import Arm, LoRA
@@ -96,7 +96,7 @@ def _steps(
     if late and own is not None:
         problems.say(path, _beyond(late, max_steps))
     elif late and max_steps < training.max_steps:
-        problems.note(path, f"{_listed(late)} left out: beyond this arm's max_steps={max_steps}")
+        problems.note(path, f"{some([*map(str, late)], 5)} left out: beyond this arm's max_steps={max_steps}")
     if steps == (0,) and not told:
         problems.say(path, f"no checkpoint after step 0 within max_steps={max_steps}; add {max_steps}")
     elif steps[-1] < max_steps and not late:
@@ -106,12 +106,7 @@ def _steps(
 
 def _beyond(late: Sequence[int], max_steps: int) -> str:
     verb, them = ("is", "it") if len(late) == 1 else ("are", "them")
-    return f"{_listed(late)} {verb} beyond max_steps={max_steps}; raise max_steps or drop {them}"
-
-
-def _listed(steps: Sequence[int]) -> str:
-    more = f" and {len(steps) - 5} more" if len(steps) > 5 else ""
-    return ", ".join(map(str, steps[:5])) + more
+    return f"{some([*map(str, late)], 5)} {verb} beyond max_steps={max_steps}; raise max_steps or drop {them}"
 
 
 def _lora(*sections: schema.Lora) -> LoRA:

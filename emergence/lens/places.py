@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UsageError
-from ..wording import printable
+from ..wording import shown
 from .residual import Seen
 
 Array = np.ndarray | mx.array
@@ -63,7 +63,7 @@ def points(layers: Layers | None, n_layers: int) -> list[Point]:
     several = listed(layers)
     found = [_point(layer, n_layers) for layer in ([layers] if several is None else several)]
     if not found or len(set(found)) < len(found):
-        raise UsageError(f"layers={_shown(layers)}: give each layer once, and at least one")
+        raise UsageError(f"layers={shown(layers)}: give each layer once, and at least one")
     return found
 
 
@@ -87,11 +87,11 @@ def positions(asked: Positions, length: int, prompt: int) -> tuple[int, ...]:
         return tuple(range(length)) if asked == "all" else (length - 1,)
     several: list[Any] | None = [asked] if is_whole(asked) else listed(asked)
     if several is None or not all(map(is_whole, several)):
-        raise UsageError(f"positions={_shown(asked)}: give 'last', 'all', a number or a list of numbers")
+        raise UsageError(f"positions={shown(asked)}: give 'last', 'all', a number or a list of numbers")
     wrong = [p for p in several if not -length <= p < length]
     if wrong or not several:
         raise UsageError(
-            f"positions={_shown(asked)}: prompt {prompt} has {length} tokens, 0 to {length - 1} "
+            f"positions={shown(asked)}: prompt {prompt} has {length} tokens, 0 to {length - 1} "
             f"(or -{length} to -1)"
         )
     return tuple(int(p) % length for p in several)
@@ -124,11 +124,7 @@ def _point(layer: Any, n_layers: int) -> Point:
     index = int(name[1]) if name else layer
     if not is_whole(index) or not -n_layers <= index < n_layers:
         raise UsageError(
-            f"layer {_shown(layer)}: the model has 0 to {n_layers - 1}, "
+            f"layer {shown(layer)}: the model has 0 to {n_layers - 1}, "
             "as numbers or as 'L13', 'L13.attn' or 'embedding'"
         )
     return Point(int(index) % n_layers, block=not (name and name[2]))
-
-
-def _shown(value: Any) -> str:
-    return printable(repr(value))

@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex
 
 from ..errors import UsageError
 from ..tasks import encoding, vocabulary
-from ..wording import printable
+from ..wording import shown
 from .places import Array, is_whole, listed
 
 Ids = Sequence[SupportsIndex] | Array
@@ -69,7 +69,7 @@ def token_sets(
         A set is empty, has an id twice or one that no token names, or a word that is not one token.
     """
     if given is not None and not isinstance(given, Mapping):
-        raise UsageError(f"token_sets={_shown(given)}: give a dict of names to words or ids")
+        raise UsageError(f"token_sets={shown(given)}: give a dict of names to words or ids")
     sets = {name: token_set(ids, tokenizer, vocab_size, name) for name, ids in (given or {}).items()}
     if empty := [name for name, ids in sets.items() if not ids]:
         raise UsageError(f"token sets without ids: {', '.join(empty)}; drop them or give them tokens")
@@ -81,7 +81,7 @@ def token_set(given: TokenSet, tokenizer: Any, vocab_size: int, name: str) -> tu
     where = f"token set {name!r}"
     several = [given] if isinstance(given, str) or is_whole(given) else listed(given)
     if several is None:
-        raise UsageError(f"{where}: {_shown(given)}: give words or ids, or a list of them")
+        raise UsageError(f"{where}: {shown(given)}: give words or ids, or a list of them")
     ids = tuple(_word(one, tokenizer, where) if isinstance(one, str) else _id(one, where) for one in several)
     if wrong := [i for i in ids if not 0 <= i < vocab_size]:
         raise UsageError(f"{where}: ids {wrong[:5]} are outside the vocabulary of {vocab_size}")
@@ -114,7 +114,7 @@ def named_rows(tokenizer: Any) -> int:
     """
     if not hasattr(tokenizer, "get_vocab"):
         raise UsageError(
-            f"tokenizer={_shown(tokenizer)}: give the model's tokenizer, as emergence.load returns it "
+            f"tokenizer={shown(tokenizer)}: give the model's tokenizer, as emergence.load returns it "
             "(a number of rows is vocab_size=...)"
         )
     return int(max(tokenizer.get_vocab().values())) + 1
@@ -125,13 +125,13 @@ def _ids(given: Any, tokenizer: Any, where: str) -> tuple[int, ...]:
         return encode(_required(tokenizer, given, where), given)
     several = None if isinstance(given, (set, frozenset)) else listed(given)
     if several is None:
-        raise UsageError(f"{where}: {_shown(given)}: give a text, or a list of token ids")
+        raise UsageError(f"{where}: {shown(given)}: give a text, or a list of token ids")
     return tuple(_id(one, where) for one in several)
 
 
 def _id(given: Any, where: str) -> int:
     if not is_whole(given):
-        raise UsageError(f"{where}: {_shown(given)} is no token id; ids are whole numbers such as 42")
+        raise UsageError(f"{where}: {shown(given)} is no token id; ids are whole numbers such as 42")
     return int(given)
 
 
@@ -148,11 +148,7 @@ def _word(text: str, tokenizer: Any, where: str) -> int:
 def _required(tokenizer: Any, text: str, where: str) -> Any:
     if tokenizer is None:
         raise UsageError(
-            f"{where}: {_shown(text)} is text, and this lens has no tokenizer; "
+            f"{where}: {shown(text)} is text, and this lens has no tokenizer; "
             "make it LogitLens(model, tokenizer), or give ids"
         )
     return tokenizer
-
-
-def _shown(value: Any) -> str:
-    return printable(repr(value))

@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from ..errors import NotMeasurable, UsageError
+from ..wording import first_line
 from . import kinds, midpoint
 from .difference import difference, tolerance
 from .hooks import evaluating
@@ -139,7 +140,7 @@ def _cached(stream: ResidualStream, tokens: mx.array, alone: mx.array) -> float 
                 rows.append(stream.unembed(as_float32(stream.pick(seen.states[-1], mx.array([0])))))
         return difference(mx.concatenate(rows, axis=1), alone)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+        return f"{type(error).__name__}: {first_line(error)[:80]}"
 
 
 def _rectangle(stream: ResidualStream, prompts: Sequence[Sequence[int]] | None) -> mx.array:

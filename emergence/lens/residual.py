@@ -24,6 +24,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import BrokenExperiment, NotMeasurable
+from ..wording import first_line
 from . import states
 from .difference import difference
 from .hooks import Call, Hook, at, first_array, observed
@@ -150,7 +151,7 @@ class ResidualStream:
             with self.observe() as seen:
                 logits = self.model(tokens)
         except FAILURES as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise NotMeasurable(
                 f"{model_type(self.model)}: its own forward pass fails here: {reason}"
             ) from error

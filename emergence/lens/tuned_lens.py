@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 
 from ..errors import BrokenExperiment, UsageError
 from ..progress import SILENT, Progress
+from ..wording import first_line
 from .hooks import evaluating
 from .logit_lens import LogitLens
 from .places import Point
@@ -127,7 +128,7 @@ class TunedLens(LogitLens):
         try:
             loaded: Any = mx.load(str(path), return_metadata=True)
         except (RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"{path}: not a readable tuned lens: {str(error).splitlines()[0]}") from error
+            raise UsageError(f"{path}: not a readable tuned lens: {first_line(error)}") from error
         arrays, metadata = loaded
         if metadata.get("format") != _FORMAT:
             raise UsageError(f"{path}: not a tuned lens (its format is {metadata.get('format')!r})")

@@ -25,12 +25,13 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from ..errors import BrokenExperiment, UsageError
 from ..store.files import digest
-from .folders import first_line, read_json
+from ..wording import first_line, some
+from .folders import read_json
 from .targets import LAYERS, block_paths, outside_blocks, settings_of
 
 if TYPE_CHECKING:
     from ..config import LoRA
-from .tensors import MISFITS, some
+from .tensors import MISFITS
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 _STATE = {"_no_grad", "_training"}  # what a module keeps beside its arrays

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.store import Store
+from ..wording import first_line
 from . import folders, loading
 from .adapters import parameters
 
@@ -127,9 +128,7 @@ def _logits(python: str, folder: Path, prompts: list[list[int]], place: Path) ->
             env=environment,
         )
     except OSError as error:
-        raise NotMeasurable(
-            f"EMERGENCE_PEERS: {python} cannot be started: {folders.first_line(error)}"
-        ) from None
+        raise NotMeasurable(f"EMERGENCE_PEERS: {python} cannot be started: {first_line(error)}") from None
     if ended.returncode or not out.is_file():
         line = (ended.stderr.strip().splitlines() or ["it wrote no logits"])[-1]
         raise NotMeasurable(f"{folder}: transformers cannot compute it: {line[:300]}")

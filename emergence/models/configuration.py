@@ -9,6 +9,7 @@ lm's types never look.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,17 +122,15 @@ def _read(cls: type[PreTrainedConfig], raw: Mapping[str, Any]) -> PreTrainedConf
     level = logging.get_verbosity()
     logging.set_verbosity(ERROR)  # it warns of fields that it does not know
     try:
-        own = {k: v for k, v in _copied(raw).items() if k not in ("model_type", "transformers_version")}
+        # a copy: transformers writes into what it is given
+        own = {
+            k: v
+            for k, v in copy.deepcopy(dict(raw)).items()
+            if k not in ("model_type", "transformers_version")
+        }
         return cls.from_dict(own)
     finally:
         logging.set_verbosity(level)
-
-
-def _copied(value: Any) -> Any:
-    """A deep copy of JSON: transformers writes into what it is given."""
-    if isinstance(value, Mapping):
-        return {k: _copied(v) for k, v in value.items()}
-    return [_copied(v) for v in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.files import digest
+from ..wording import first_line, some
 
 WEIGHTS = "model*.safetensors"
 TOKENIZER = ("tokenizer.model", "tiktoken.model", "*.tiktoken", "vocab.txt", "merges.txt", "*.jinja")
@@ -169,8 +170,7 @@ def _missing_numbers(names: list[str]) -> list[str]:
 
 def _refuse_missing(folder: Path, missing: list[str]) -> None:
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BrokenExperiment(f"{folder} lacks {', '.join(missing[:3])}{more}; copy or download it again")
+        raise BrokenExperiment(f"{folder} lacks {some(missing)}; copy or download it again")
 
 
 def _refuse_twice(files: list[Path]) -> None:
@@ -210,8 +210,3 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is truncated or padded: {size} bytes, its header promises {8 + length + ends[-1]}"
         )
     return cast(dict[str, dict[str, Any]], table)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, for a one-line error."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

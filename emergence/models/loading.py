@@ -18,6 +18,7 @@ from mlx_lm.utils import dequantize_model
 from ..backend import openblas
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.store import Store
+from ..wording import first_line
 from . import configuration, folders, memory, tokenizer, weights
 from .adapters import adapted, adapter_config, apply, lora, parameters, save_adapters
 from .names import EMBEDDED, Source, resolve
@@ -63,16 +64,16 @@ def read(folder: Path) -> tuple[Any, dict[str, Any]]:
     try:
         mx.eval(model.parameters())
     except RuntimeError as error:  # lazy until here: a file that went away, memory that is not there
-        raise BrokenExperiment(f"{folder}: its weights cannot be read: {folders.first_line(error)}") from None
+        raise BrokenExperiment(f"{folder}: its weights cannot be read: {first_line(error)}") from None
     if bad := _not_finite(model):
         raise BrokenExperiment(f"{folder}: {bad} holds NaN or infinity; copy or download the weights again")
     weights.run_once(folder, settled, model)
     return model, config
 
 
-def notices(source: Source, model: Any, words: TokenizerWrapper) -> list[str]:
+def notices(model: Any, words: TokenizerWrapper) -> list[str]:
     """What a person should know before this model is measured, a sentence each."""
-    lines = tokenizer.notices(source.folder, words, rows(model))
+    lines = tokenizer.notices(words, rows(model))
     if (longest := getattr(model, "longest", None)) is not None:
         lines.append(f"prompts of more than {longest} tokens are not computed as transformers does")
     return lines

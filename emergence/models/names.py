@@ -6,7 +6,6 @@ In: the embedded model's name, a hub id (`owner/name`, or `owner/name@revision`)
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from huggingface_hub import snapshot_download
 
 from ..errors import NotMeasurable, UsageError
 from ..store.store import Store, default_root
+from ..wording import did_you_mean, first_line
 from . import folders, gemma3, smollm2
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -68,8 +68,7 @@ def require_known(name: str) -> None:
     if _local(name).suffix.lower() in _FILES or _local(name).is_file():
         raise UsageError(f"model {name!r} names a file; name the folder that it lies in")
     if not _HUB_ID.fullmatch(name):
-        near = difflib.get_close_matches(name, [EMBEDDED, gemma3.NAME], cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, [EMBEDDED, gemma3.NAME], cutoff=0.5)
         raise UsageError(
             f"model {name!r} is neither {EMBEDDED}, nor a folder here, nor a hub id owner/name{hint}"
         )
@@ -116,7 +115,7 @@ def _download(repo: str, revision: str) -> Path:
             f"connect once, or use a local folder or {EMBEDDED}"
         )
     except (hub.HfHubHTTPError, hub.HFValidationError, OSError, ValueError) as error:
-        why = f"cannot be downloaded: {folders.first_line(error)}"
+        why = f"cannot be downloaded: {first_line(error)}"
     first = repo.partition("/")[0]
     here = (
         f"; the folder {first}/ is here, and has no {repo.partition('/')[2]}" if Path(first).is_dir() else ""

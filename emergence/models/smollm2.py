@@ -98,6 +98,7 @@ def _documents(weights: dict[str, mx.array], meta: dict[str, Any]) -> dict[str, 
     ids = {kind: meta[f"tokenizer.ggml.{kind}_token_id"] for kind in ("bos", "eos", "padding", "unknown")}
     bits = {name: _bits(weights, name, meta) for name in ("token_embd", "blk.0.attn_q")}
     blocks = {"group_size": 32, "bits": bits["blk.0.attn_q"]}
+    marks = {"bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["padding"]}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -116,15 +117,12 @@ def _documents(weights: dict[str, mx.array], meta: dict[str, Any]) -> dict[str, 
         "mlp_bias": False,
         "hidden_act": "silu",
         "tie_word_embeddings": True,
-        "bos_token_id": ids["bos"],
-        "eos_token_id": ids["eos"],
-        "pad_token_id": ids["padding"],
+        **marks,
         "quantization": {**blocks, "model.embed_tokens": {"group_size": 32, "bits": bits["token_embd"]}},
     }
-    generation = {"bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["padding"]}
     return {
         "config.json": config,
-        "generation_config.json": generation,
+        "generation_config.json": marks,
         "tokenizer.json": _tokenizer(meta),
         "tokenizer_config.json": _tokenizer_config(meta, ids),
     }

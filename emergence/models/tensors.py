@@ -15,6 +15,7 @@ from typing import cast
 import mlx.core as mx
 
 from ..errors import BrokenExperiment
+from ..wording import first_line
 from . import folders
 
 Tensors = dict[str, mx.array]
@@ -42,7 +43,7 @@ def read(folder: Path) -> Tensors:
         try:
             tensors |= cast(Tensors, mx.load(str(path)))
         except MISFITS as error:
-            raise BrokenExperiment(f"{path} cannot be read: {folders.first_line(error)}") from None
+            raise BrokenExperiment(f"{path} cannot be read: {first_line(error)}") from None
     return tensors
 
 
@@ -137,8 +138,3 @@ def stored_dtype(folder: Path, parameter: str) -> str | None:
             if name.endswith(parameter) or parameter.endswith(name):
                 return str(entry["dtype"])
     return None
-
-
-def some(names: list[str]) -> str:
-    """The first three of many names."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

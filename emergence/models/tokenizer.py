@@ -14,6 +14,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
 from ..errors import BrokenExperiment, NotMeasurable
+from ..tasks import encoding
+from ..wording import first_line
 from . import folders
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -38,7 +40,7 @@ def load(folder: Path, config: dict[str, Any], rows: int) -> TokenizerWrapper:
         tokenizer: TokenizerWrapper = read(folder, {"trust_remote_code": False}, ends or None)
         ids = tokenizer.encode(_PROBE, add_special_tokens=False)
     except Exception as error:  # `tokenizers` raises bare Exception
-        line = folders.first_line(error)
+        line = first_line(error)
         raise BrokenExperiment(f"{folder}: its tokenizer cannot be read: {line}") from None
     if not ids or max(ids) >= rows:
         raise BrokenExperiment(
@@ -50,7 +52,7 @@ def load(folder: Path, config: dict[str, Any], rows: int) -> TokenizerWrapper:
     return tokenizer
 
 
-def notices(folder: Path, tokenizer: TokenizerWrapper, rows: int) -> list[str]:
+def notices(tokenizer: TokenizerWrapper, rows: int) -> list[str]:
     """What a person should know: ids without a row, and a BOS that is asked for and not put."""
     lines = []
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
@@ -60,18 +62,7 @@ def notices(folder: Path, tokenizer: TokenizerWrapper, rows: int) -> list[str]:
             f"the tokenizer has {len(beyond)} tokens that the model has no row for ({names}, from id "
             f"{beyond[0][0]} on, of {rows}); a text that holds one cannot be computed"
         )
-    path = folder / "tokenizer_config.json"
-    asked = path.exists() and folders.read_json(path).get("add_bos_token") is True
-    if (
-        asked
-        and tokenizer.bos_token_id is not None
-        and tokenizer.encode(_PROBE)[:1] != [tokenizer.bos_token_id]
-    ):
-        lines.append(
-            f"tokenizer_config.json asks for {tokenizer.bos_token} before each text (add_bos_token), and "
-            "transformers puts none: prompts begin otherwise than those that the model was trained on"
-        )
-    return lines
+    return [*lines, *encoding.missing_bos(tokenizer)]
 
 
 def _ends(folder: Path, config: dict[str, Any]) -> list[int]:

@@ -17,10 +17,11 @@ import mlx.core as mx
 from mlx_lm.utils import load_model
 
 from ..errors import BrokenExperiment, NotMeasurable
+from ..wording import first_line, some
 from . import architecture, fields, folders, rope, tensors
 from .adapters import parameters
 from .configuration import Settled
-from .tensors import MISFITS, Tensors, some
+from .tensors import MISFITS, Tensors
 
 
 def load(folder: Path, settled: Settled) -> tuple[Any, dict[str, Any]]:
@@ -68,7 +69,7 @@ def run_once(folder: Path, settled: Settled, model: Any) -> None:
         nulls = f", with {', '.join(settled.nulls)}" if settled.nulls else ""
         raise NotMeasurable(
             f"{folder}: mlx-lm's {settled.implementation.name} builds this model{nulls}, and cannot run it: "
-            f"{folders.first_line(error)}"
+            f"{first_line(error)}"
         ) from None
 
 
@@ -221,7 +222,7 @@ def readable(error: Exception) -> str:
     lines = [line.strip(" \t,.") for line in str(error).strip().splitlines() if line.strip()]
     counted = re.match(r"(Missing|Received) \d+ parameters", lines[0] if lines else "")
     if not counted:
-        return folders.first_line(error)
+        return first_line(error)
     names = some([name.strip() for line in lines[1:] for name in line.split(",") if name.strip()])
     if counted[1] == "Missing":
         return f"config.json asks for {names}, which the files do not hold"

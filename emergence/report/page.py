@@ -21,6 +21,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from ..analysis import DEALS
 from ..errors import BrokenExperiment, UsageError
 from ..readings.readings import Study
 from ..store import files
@@ -155,7 +156,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
     )  # fmt: skip
     environment.filters |= {"number": tables.number, "interval": tables.interval, "visible": visible}
     low, high = middle = BANDS["middle"]
-    environment.globals |= {"badges": tables.BADGES, "whisker": whisker}
+    environment.globals |= {"badges": tables.BADGES, "whisker": whisker, "deals": DEALS}
     environment.globals["middle"] = f"{100 * low:.0f}–{100 * high:.0f}"
     script = "\n".join(_asset(name) for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -234,9 +235,7 @@ def _write_heavy(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping
 def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:
     """A hash of everything that figures and tidy tables depend on, their code included."""
     digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
-    package = Path(__file__).parent.parent
-    for path in sorted(path for name in ("analysis", "report") for path in (package / name).glob("*.py")):
-        digest.update(path.read_bytes())
+    digest.update(files.source_hash(("analysis", "report", "readings", "verdicts")).encode())
     for run in study.runs:
         for name in (field.name for field in dataclasses.fields(run) if field.name != "hidden"):
             value = getattr(run, name)

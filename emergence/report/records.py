@@ -18,8 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..store.files import explained, write_atomic
 
 VERDICTS, LATEST = "verdicts.json", "latest"
@@ -85,12 +83,10 @@ def plain(value: Any) -> Any:
     """JSON's own types: arrays as lists, NaN and infinity as null, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # an array, or a number of one; to name its type would load NumPy
         return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int | bool) or value is None:
@@ -137,7 +133,7 @@ def write_record(folder: Path, started: datetime, record: Mapping[str, Any]) -> 
     with explained(folder):
         path = _claim(folder, f"run_{started:%Y%m%d_%H%M%S_%f}")
     try:
-        write_atomic(path, json.dumps(plain(record), indent=2, ensure_ascii=False))
+        write_atomic(path, json.dumps(record, indent=2, ensure_ascii=False))
     finally:
         with suppress(OSError):
             if not path.stat().st_size:  # it could not be written: the name is free again

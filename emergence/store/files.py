@@ -8,12 +8,13 @@ Systems Are Not Created Equal", OSDI.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ def canonical(value: Mapping[str, Any]) -> str:
     """
     _check_keys(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of `value`, in hex; raises as `canonical` does."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+@functools.cache
+def source_hash(packages: Sequence[str]) -> str:
+    """16 hex digits of a hash over the source of these packages of ours: edited code never meets old results.
+
+    Taken once a process, so a file that is edited while a run trains changes no key.
+    """
+    here, hashed = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(path for name in packages for path in (here / name).rglob("*.py")):
+        hashed.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
+    return hashed.hexdigest()[:16]
 
 
 def digest(path: Path) -> str:

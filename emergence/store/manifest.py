@@ -5,7 +5,6 @@ In: a folder. Out: its `manifest.json`, or `Damaged` with what differs. Only ord
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from ..errors import BrokenExperiment, UsageError
 from . import files
-from .files import canonical
+from .files import fingerprint
 
 SCHEMA = 1
 """Version of the manifest. `schema`, `seal` and how the seal is made stay the same in every version."""
@@ -32,7 +31,7 @@ class Damaged(Exception):
 
 def _manifest_bytes(content: Mapping[str, Any]) -> bytes:
     """The one text of a manifest: any other byte, even a space, is damage."""
-    sealed = {**content, "seal": hashlib.sha256(canonical(content).encode()).hexdigest()}
+    sealed = {**content, "seal": fingerprint(content)}
     return (json.dumps(sealed, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 

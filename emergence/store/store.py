@@ -13,7 +13,6 @@ a sealed folder whose every byte was checked. Content addresses and checks on re
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from typing import Any
 from ..errors import BrokenExperiment, UsageError
 from . import files, inventory
 from . import manifest as sealing
-from .files import canonical, write_atomic
+from .files import canonical, fingerprint, write_atomic
 from .inventory import CORRUPT, PARTIAL, Item
 from .locks import locked
 from .manifest import SCHEMA, Damaged, Stamp
@@ -38,7 +37,7 @@ _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 def key_of(spec: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of `spec`."""
-    return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
+    return fingerprint(spec)[:16]
 
 
 def default_root(start: Path) -> Path:

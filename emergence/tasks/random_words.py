@@ -55,7 +55,7 @@ def _like(
     rng: Generator,
 ) -> list[int]:
     """Ids of a word like the entry's, of those nearest in rank; the word joins `taken`."""
-    forms = {_form(text) for text, ids in entry.variants if len(ids) == 1 and ids[0] in entry.ids}
+    forms = {_form(text) for text, ids in entry.variants if len(ids) == 1}
     # Whole words first; a vocabulary of a few hundred pieces has only fragments left.
     for least, wanted in ((3, forms), (2, forms), (1, set[str]())):
         stems = {w[:4] for w in taken} if least > 1 else set()

@@ -126,10 +126,6 @@ class Task(ABC, Generic[I]):
         """The checked answer as it is written after the prompt."""
         return item.answer
 
-    def names_class(self, item: Item) -> bool:
-        """Whether the prompt says the class: arithmetic does, by its operator."""
-        return item.names_class
-
     def control_label(self, item: Item) -> int | None:
         """What a control task gives its labels to: the first operand, or None where there is none."""
         return item.control_label

@@ -82,9 +82,7 @@ class Vocabulary:
         """The audit as a plain table."""
         rows = [("class", "family", "word", "ids", "left out")]
         for e in self.table:
-            ids = " ".join(
-                f"{text!r}={ids[0]}" for text, ids in e.variants if ids[0] in e.ids and len(ids) == 1
-            )
+            ids = " ".join(f"{text!r}={ids[0]}" for text, ids in e.variants if len(ids) == 1)
             rows.append((e.cls, e.family, e.word, ids, e.left_out))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return "\n".join(

@@ -7,7 +7,6 @@ arrays make the same bytes: names are sorted, and times are in the records only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..models.adapters import save_adapters
-from ..store.files import TEMPORARY, canonical, digest, explained, sync, sync_tree, write_atomic
+from ..store.files import TEMPORARY, digest, explained, fingerprint, sync, sync_tree, write_atomic
 
 CHECKPOINTS = "checkpoints"
 STATE = "resume.json"
@@ -123,7 +122,7 @@ class RunFolder:
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         record = {"identity": self.identity, **content}
-        text = json.dumps({"sha256": _hash(record), "record": record}, sort_keys=True, indent=2)
+        text = json.dumps({"sha256": fingerprint(record), "record": record}, sort_keys=True, indent=2)
         write_atomic(self.path / name, text + "\n")
 
 
@@ -137,16 +136,12 @@ def _remove_arrays(workdir: Path, keep: str = "") -> None:
             path.unlink()
 
 
-def _hash(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(record).encode()).hexdigest()
-
-
 def _read_record(path: Path) -> tuple[dict[str, Any], str]:
     """Return a record, and what is wrong with it or a file that it names."""
     try:
         whole = json.loads(path.read_bytes())
         record: dict[str, Any] = whole["record"]
-        sound = whole["sha256"] == _hash(record)
+        sound = whole["sha256"] == fingerprint(record)
     except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:

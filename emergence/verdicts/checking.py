@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ..analysis import evidence, intervals, permutation
+from ..analysis import evidence, permutation
+from ..analysis.intervals import ALPHA
+from ..analysis.pairs import ENOUGH
 from ..config.settings import Config
 from ..errors import UsageError
 from .measurements import TRAINED, few_seeds
 from .predictions import AT_TARGET, BANDS, FAMILIES, TARGET_DEPTH, TESTS, Prediction
 
-MIN_PROMPTS = 30
-"""Test prompts a class below which nothing is judged."""
 SIDES = 2
 """Every claim has two p-values in Holm's family: that the effect is there, and that it is negligible."""
-ALPHA = 1 - intervals.LEVEL
-"""For absence, over the whole family."""
 MOST_PERMUTATIONS = 49_999
 """More would fill a small machine's memory with their arrays: enough for 500 tests at 0.01."""
 
@@ -78,8 +76,8 @@ def _task_problems(config: Config) -> Iterator[str]:
     task = config.task
     if len(task.classes) < 2:
         yield f"classes: {', '.join(task.classes)}; a classifier tells classes apart, name two at least"
-    if task.num_test < MIN_PROMPTS:
-        yield f"num_test={task.num_test} prompts a class; at least {MIN_PROMPTS} are needed"
+    if task.num_test < ENOUGH:
+        yield f"num_test={task.num_test} prompts a class; at least {ENOUGH} are needed"
 
 
 def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str]:
@@ -159,7 +157,11 @@ def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str,
                 f"{what}: p is {there[i]:.2g} at best, {adjusted[i]:.2g} after Holm over {family} tests, "
                 f"not below {p.alpha:g}; {remedy}"
             ]
-        elif adjusted[len(there) + i] >= ALPHA and p.test in ("classifier", "no classifier", "replication"):
+        elif adjusted[len(there) + i] >= ALPHA and p.test in (
+            "classifier",
+            "no classifier",
+            "replication",
+        ):
             reasons[p.id] = [
                 f"can never be {_gone(p)}: {config.task.num_test} prompts that all hold nothing give p = "
                 f"{gone[i]:.2g}, {adjusted[len(there) + i]:.2g} after Holm over {family} tests, not below "

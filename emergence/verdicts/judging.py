@@ -13,13 +13,13 @@ from typing import Literal
 
 from threadpoolctl import threadpool_limits
 
-from ..analysis import permutation
+from ..analysis import DEALS, intervals, permutation
 from ..readings import readings
 from ..readings.readings import Study
 from . import checking, criteria
 from .measurements import Measurements
 from .predictions import Prediction
-from .verdict import DEALS, ENOUGH_DEALS, Assessment, Outcome, Verdict, undecided_controls
+from .verdict import ENOUGH_DEALS, Assessment, Outcome, Verdict, undecided_controls
 
 
 def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
@@ -81,7 +81,7 @@ def _decide(
     effect, adjusted = (a.gone, gone) if side == "gone" and a.gone else (a.effect, there)
     decided = outcome != "inconclusive"
     if not decided and a.needs and not (a.holds and a.not_there) and not a.unmeasured:
-        sentence, sizes = a.needs(checking.ALPHA / (1 if p.control else tests))
+        sentence, sizes = a.needs(intervals.ALPHA / (1 if p.control else tests))
         reason = f"{reason}. {sentence[0].upper()}{sentence[1:]}"
         wanted = dataclasses.asdict(sizes) if sizes else None
         effect = dataclasses.replace(effect, details=effect.details | {"needs": wanted})
@@ -115,7 +115,7 @@ def _outcome(
     if a.holds and found and not a.not_there and a.stands >= ENOUGH_DEALS:
         outcome: Outcome = "falsified" if absence else "supported"
         return outcome, f"{a.when_there}; {_p(p, there)}{_deals(a)}", "there"
-    lacking = gone is not None and gone < checking.ALPHA
+    lacking = gone is not None and gone < intervals.ALPHA
     if lacking and not a.not_gone:
         return ("supported" if absence else "falsified"), f"{a.when_gone}; {_p(p, gone)}", "gone"
     return "inconclusive", _undecided(p, a, there, gone), side
@@ -132,10 +132,10 @@ def _undecided(p: Prediction, a: Assessment, there: float | None, gone: float | 
         )
     if a.holds:
         return f"{a.when_there}; {_p(p, there)}, not below {p.alpha:g}"
-    if a.gone is not None and gone is not None and gone < checking.ALPHA:
+    if a.gone is not None and gone is not None and gone < intervals.ALPHA:
         return f"{a.not_gone}. Here {a.when_gone}"
-    if a.gone is not None and a.gone.p is not None and a.gone.p < checking.ALPHA:
-        return f"{a.when_gone}; {_p(p, gone)}, not below {checking.ALPHA:.2g}"
+    if a.gone is not None and a.gone.p is not None and a.gone.p < intervals.ALPHA:
+        return f"{a.when_gone}; {_p(p, gone)}, not below {intervals.ALPHA:.2g}"
     return a.otherwise or a.when_there
 
 

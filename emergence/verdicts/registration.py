@@ -8,7 +8,6 @@ table. A table that was changed after training began is a deviation, and says so
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..store.files import source_hash
 from .predictions import Table
 from .verdict import Verdict
 
@@ -53,17 +53,9 @@ class Registration:
         return dataclasses.asdict(self)
 
 
-def judging_code() -> str:
-    """16 hex digits of a hash over the source that judges."""
-    here, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for path in sorted(path for name in JUDGING for path in (here / name).rglob("*.py")):
-        digest.update(path.relative_to(here).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def registered(folder: Path, table: Table, settings: str, began: datetime | None = None) -> Registration:
     """What is known of the table of `folder`; `settings` is the config's hash, `began` when training did."""
-    known = Registration(table.hash, table.version, judging_code(), settings, git="")
+    known = Registration(table.hash, table.version, source_hash(JUDGING), settings, git="")
     if began is not None:
         known = dataclasses.replace(known, began=began.isoformat(timespec="seconds"))
     head = _git(folder, "rev-parse", "HEAD")

@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..analysis import DEALS
 from ..errors import BrokenExperiment
 
 if TYPE_CHECKING:
     from ..analysis.power import Needs
 
 Outcome = Literal["supported", "falsified", "inconclusive"]
-DEALS, ENOUGH_DEALS = 40, 36
-"""A verdict is looked at in so many deals of the prompts into halves; it must stand in so many of them."""
+ENOUGH_DEALS = 36
+"""Of the `DEALS` of the prompts into halves, those that a verdict must stand in."""
 
 
 @dataclass(frozen=True)

@@ -91,14 +91,14 @@ def test_a_token_that_the_vocabulary_does_not_know_is_refused(saved: Path, kind:
 def test_other_tokens_without_a_row_are_told_and_not_refused(saved: Path) -> None:
     first = add(saved, "<|im_start|>", "<|im_end|>")
     model, tokenizer = models.load(saved)
-    (said,) = models.notices(models.resolve(saved), model, tokenizer)
+    (said,) = models.notices(model, tokenizer)
     assert "2 tokens that the model has no row for (<|im_start|>, <|im_end|>" in said
     assert f"from id {first} on" in said
 
 
 def test_a_fitting_tokenizer_gives_no_notice(saved: Path) -> None:
     model, tokenizer = models.load(saved)
-    assert models.notices(models.resolve(saved), model, tokenizer) == []
+    assert models.notices(model, tokenizer) == []
 
 
 def test_more_rows_than_tokens_are_no_matter(saved: Path) -> None:
@@ -107,7 +107,7 @@ def test_more_rows_than_tokens_are_no_matter(saved: Path) -> None:
     write(saved, {**weights, "model.embed_tokens.weight": mx.concatenate([table, table[:7]])})
     edit(saved / "config.json", vocab_size=len(table) + 7)
     model, tokenizer = models.load(saved)
-    assert models.notices(models.resolve(saved), model, tokenizer) == []
+    assert models.notices(model, tokenizer) == []
 
 
 # BOS
@@ -122,7 +122,7 @@ def test_a_bos_that_is_asked_for_and_not_put_is_told(
 ) -> None:
     settings(saved, eos_token="<|endoftext|>", bos_token=bos, add_bos_token=asked)
     tokenizer = models.load(saved)[1]
-    said = words.notices(saved, tokenizer, 10**6)
+    said = words.notices(tokenizer, 10**6)
     assert any("add_bos_token" in line for line in said) == told
 
 
@@ -140,7 +140,7 @@ def test_a_bos_that_is_put_is_not_told(saved: Path) -> None:
     (saved / "tokenizer.json").write_text(json.dumps(content))
     tokenizer = models.load(saved)[1]
     assert tokenizer.encode("7")[0] == 0
-    assert words.notices(saved, tokenizer, 10**6) == []
+    assert words.notices(tokenizer, 10**6) == []
 
 
 # Other forms

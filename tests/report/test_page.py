@@ -6,6 +6,7 @@ import html
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import report_case as case
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.report import page as report
 from emergence.report import tables
+from emergence.store import files
 
 
 class _Text(html.parser.HTMLParser):
@@ -88,6 +90,18 @@ def test_every_verdict_is_on_the_page_with_its_numbers_controls_first(written: P
 def test_render_draws_the_same_page_from_what_was_kept(written: Path, tmp_path: Path) -> None:
     again = report.render(written, tmp_path / "again.html")
     assert again.read_bytes() == (written / "report.html").read_bytes()
+
+
+def test_what_a_verdict_depends_on_is_named_as_it_is(written: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(written, copy)
+    verdicts, data = (json.loads((copy / name).read_text("utf-8")) for name in ("verdicts.json", report.DATA))
+    verdicts["verdicts"][0]["depends"] = "control C2 is undecided"
+    (copy / "verdicts.json").write_text(json.dumps(verdicts), encoding="utf-8")
+    data[report._PAIR] = files.digest(copy / "verdicts.json")
+    (copy / report.DATA).write_text(json.dumps(data), encoding="utf-8")
+    page = report.render(copy, tmp_path / "page.html")
+    assert "Control C2 is undecided" in page.read_text(encoding="utf-8")
 
 
 def test_nothing_stays_hidden_in_a_token() -> None:

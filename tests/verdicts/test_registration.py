@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from places import HYPOTHESES
 
+from emergence.store import files
 from emergence.verdicts import load_predictions, registration
 
 TABLE = """from emergence import Prediction
@@ -75,7 +76,7 @@ def test_without_git_nothing_is_claimed(tmp_path):
 
 
 def test_the_judging_code_is_hashed_by_its_source():
-    assert registration.judging_code() == registration.judging_code()
+    assert files.source_hash(registration.JUDGING) == files.source_hash(registration.JUDGING)
     assert registration.JUDGING == ("verdicts", "analysis")
 
 

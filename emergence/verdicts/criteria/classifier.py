@@ -114,7 +114,7 @@ def absent_effect(effect: Effect, e: Evidence, absence: Absence, p: Prediction) 
 
 def _kind(p: Prediction, cls: str, family: str, measured: Measurements, e: Evidence, absence: Absence) -> str:
     """What the mass that is there amounts to, where it is no classifier: a key of `_KINDS`."""
-    cell, sure = e.strongest, 1 - intervals.LEVEL
+    cell, sure = e.strongest, intervals.ALPHA
     if intervals.bootstrap(e.parts[0].now[..., [cell]]).low[0] > p.threshold:
         lacking = {absence.names[i] for i in absence.part[:, cell]}
         if absence.p[:, cell].max() < sure:

@@ -26,8 +26,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     if empty := measurements.unmeasured(p, m):
         return Assessment(effect, blocked=empty)
     step = measurements.step_index(p, m.steps)
-    e = evidence.measure(m, step, False)
-    cells, right = e.cells_of_strength, masses.correct(measured.runs(p), p.style, cls, step)
+    cells, right = evidence.cells_of_strength(m, step), masses.correct(measured.runs(p), p.style, cls, step)
     score = evidence.at(m.own[:, step], cells)
     area = permutation.predicts(score[..., 0], right, m.deals[0], measured.permutations(p))
     if area is None:

@@ -32,8 +32,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         return Assessment(effect, blocked=f"{len(m.steps)} checkpoints are no trend; three are needed")
     if empty := measurements.unmeasured(p, m):
         return Assessment(effect, blocked=empty)
-    e = evidence.measure(m, len(m.steps) - 1, False)
-    cells = e.cells_of_strength
+    cells = evidence.cells_of_strength(m, len(m.steps) - 1)
     own = np.stack([evidence.at(m.own[:, t], cells) for t in range(len(m.steps))])  # [step seed prompt deal]
     weights = _weights(m.steps)
     grown = np.tensordot(weights, own, axes=(0, 0))
@@ -57,7 +56,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         token_ids=measured.token_ids(p, cls, family),
         details={"by_step": own[..., 0].mean(axis=(1, 2)).tolist(), "steps": list(m.steps), "rho": rho},
     )
-    alpha = 1 - intervals.LEVEL
+    alpha = intervals.ALPHA
     high = intervals.upper(grown[worst][:, 0], alpha, most)
     low = intervals.lower(grown[worst][:, 0], alpha / 2, -most)
     estimate = float(grown[worst][:, 0].mean())
@@ -94,5 +93,4 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
 
 def _weights(steps: tuple[int, ...]) -> Float[np.ndarray, " step"]:
     """What each checkpoint counts for in the least-squares growth over all steps."""
-    centred = np.asarray(steps, dtype=float) - np.mean(steps)
-    return np.asarray(centred / (centred**2).sum() * (steps[-1] - steps[0]))
+    return permutation.slopes(np.eye(len(steps)), steps) * (steps[-1] - steps[0])
