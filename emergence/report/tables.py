@@ -32,7 +32,7 @@ def number(value: float | None, statistic: str = "") -> str:
         return "–"
     if is_share(statistic):
         percent = 100 * value
-        return "< 0.1 %" if 0 < percent < 0.05 else f"{percent + 0.0:.1f} %".replace("-0.0 ", "0.0 ")
+        return "< 0.1 %" if 0 < percent < 0.05 else f"{percent:z.1f} %"
     return f"{value:.2f}" if value == 0 or 0.0995 <= abs(value) < 1000 else f"{value:.2g}"
 
 
@@ -42,9 +42,7 @@ def interval(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         return text
     share = is_share(verdict.statistic)
-    low, high = (
-        f"{100 * end + 0.0:.1f}" if share else f"{end + 0.0:.2f}" for end in (verdict.low, verdict.high)
-    )
+    low, high = (f"{100 * end:z.1f}" if share else f"{end:z.2f}" for end in (verdict.low, verdict.high))
     return f"{text} [{low}, {high}]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -84,6 +85,14 @@ def test_summary_names_every_arm_and_fits() -> None:
 )
 def test_numbers_read_as_a_person_reads_them(value: float | None, statistic: str, text: str) -> None:
     assert tables.number(value, statistic) == text
+
+
+@pytest.mark.parametrize(
+    ("statistic", "text"), [("own-class mass", "0.0 % [0.0, 0.0]"), ("AUROC", "-0.0001 [0.00, 0.00]")]
+)
+def test_an_end_of_an_interval_that_rounds_to_nothing_has_no_sign(statistic: str, text: str) -> None:
+    one = dataclasses.replace(case.verdicts()[0], statistic=statistic, estimate=-1e-4, low=-2e-4, high=-1e-5)
+    assert tables.interval(one) == text
 
 
 # Encodings

@@ -8,7 +8,7 @@ from ...analysis.intervals import Interval
 
 def percent(x: float) -> str:
     """`42.0 %`; a negative zero is written as zero."""
-    return f"{round(100 * float(x), 1) + 0.0:.1f} %"
+    return f"{100 * float(x):z.1f} %"
 
 
 def share(interval: Interval, cell: int) -> str:
