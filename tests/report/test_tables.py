@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -91,7 +90,7 @@ def test_numbers_read_as_a_person_reads_them(value: float | None, statistic: str
     ("statistic", "text"), [("own-class mass", "0.0 % [0.0, 0.0]"), ("AUROC", "-0.0001 [0.00, 0.00]")]
 )
 def test_an_end_of_an_interval_that_rounds_to_nothing_has_no_sign(statistic: str, text: str) -> None:
-    one = dataclasses.replace(case.verdicts()[0], statistic=statistic, estimate=-1e-4, low=-2e-4, high=-1e-5)
+    one = case.verdict("B1", "supported", statistic=statistic, estimate=-1e-4, low=-2e-4, high=-1e-5)
     assert tables.interval(one) == text
 
 
