@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import config, lens, models, provenance, readings, report, tasks, training, verdicts
+from . import config, lens, models, provenance, readings, report, tasks, training, unfolding, verdicts
 from .progress import SILENT, Progress
 from .store import Store, default_root
 
@@ -78,9 +78,9 @@ class Experiment:
     @cached_property
     def plan(self) -> readings.Plan:
         """Which prompts are read, for which tokens; the claims have been checked."""
-        _ = self.notices
-        task, shown = self.config.task, self.config.test_prompts
-        return readings.make_plan(self.tokenizer, self.vocabulary, task, self.splits.test, shown)
+        _, task, shown = self.notices, self.config.task, self.config.test_prompts
+        made = self.tokenizer, self.vocabulary, task, self.splits.test, shown, self.predictions
+        return readings.make_plan(*made)
 
     @cached_property
     def controls(self) -> tuple[readings.Control, ...]:
@@ -91,9 +91,7 @@ class Experiment:
     def runs(self) -> tuple[training.Run, ...]:
         """Every arm and seed, trained or taken from the store; the controls have held before."""
         _ = self.controls
-        wanted = [(arm, seed) for arm in self.config.arms for seed in arm.seeds]
-        provenance.require_space(self, wanted)
-        return tuple(self.train(arm, seed) for arm, seed in wanted)
+        return tuple(unfolding.runs(self))
 
     def train(self, arm: Arm, seed: int) -> training.Run:
         """One run, from the store if it is there; one that was interrupted goes on where it stopped."""

@@ -65,12 +65,16 @@ def reading_spec(plan: Plan, source: Source) -> dict[str, Any]:
     return {"plan": plan.spec(), "model": source.hash, "code": source_hash(READING), **environment()}
 
 
-def require_space(experiment: Experiment, wanted: Sequence[tuple[Arm, int]]) -> None:
-    """Raise `BrokenExperiment` unless all runs that are not there yet fit on the store's disk together."""
+def require_space(experiment: Experiment, wanted: Sequence[tuple[Arm, int]]) -> list[tuple[Arm, int]]:
+    """The runs that are not there yet; raises `BrokenExperiment` unless they fit on the store's disk."""
     config, source, splits = experiment.config, experiment.source, experiment.splits
-    specs = [(arm, run_spec(config, source, splits, arm, seed)) for arm, seed in wanted]
-    missing = [arm for arm, spec in specs if experiment.store.find("runs", spec) is None]
-    experiment.store.require_space(sum(size(experiment.model, arm) for arm in missing))
+    missing = [
+        (arm, seed)
+        for arm, seed in wanted
+        if experiment.store.find("runs", run_spec(config, source, splits, arm, seed)) is None
+    ]
+    experiment.store.require_space(sum(size(experiment.model, arm) for arm, _ in missing))
+    return missing
 
 
 def size(model: Any, arm: Arm) -> int:

@@ -199,7 +199,11 @@ def test_it_emerges(verdict):
 BAD = {
     "one class": ({"operations": "add"}, {}, "parameters.operations: 1 given; at least 2 needed"),
     "nine prompts": ({"num_test": 9}, {}, "parameters.num_test: 9 should be greater than or equal to 10"),
-    "unknown arm": ({}, {"arm": "grpo"}, "E: arm 'grpo' is not in the config; it has base, sft, shuffled"),
+    "unknown arm": (
+        {},
+        {"arm": "grpo"},
+        "E: arm 'grpo' is not in the config; it has base, permuted, sft, shuffled",
+    ),
     "unknown band": ({}, {"band": "upper"}, "E: band 'upper' is unknown; known bands: intermediate"),
     "one replicates": ({}, {"test": "replication"}, "E: claims replication with min_seeds=1; one run"),
 }

@@ -64,17 +64,46 @@ def test_a_problem_is_in_the_same_half_in_every_style(study):
     assert all(len(found) == 1 for found in halves.values())
 
 
+def _log_p(model, ids):
+    logits = np.array(model(mx.array([ids])))[0, -1].astype(np.float64)
+    return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+
+
 def test_readings_agree_with_the_models_own_logits_in_float64(experiment, runs, study):
-    run, prompt = study.runs[0], 7
+    run, plan = study.runs[0], experiment.plan
+    prompt = next(i for i, p in enumerate(plan.prompts) if len(p.answer) == 2 and p.half >= 0)
     with models.adapted(experiment.model, runs[0].checkpoints[4]):
-        logits = np.array(experiment.model(mx.array([experiment.plan.prompt_ids[prompt]])))[0, -1].astype(
-            np.float64
-        )
-    log_p = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-    ids = list(experiment.plan.words["symbolic"]["add"])
+        log_p = _log_p(experiment.model, plan.prompt_ids[prompt])
+        last = _log_p(experiment.model, plan.forced_ids[prompt])
+    ids = list(plan.words["symbolic"]["add"])
     assert run.words[2, -1, prompt, 0] == pytest.approx(np.log(np.exp(log_p[ids]).sum()), abs=1e-4)
-    assert run.answers[2, -1, prompt] == pytest.approx(log_p[run.answer_ids], abs=1e-4)
-    assert run.correct[2, prompt] == (log_p.argmax() == run.answer_ids[run.own_answer[prompt]])
+    assert run.firsts[2, -1, prompt] == pytest.approx(log_p[run.first_ids], abs=1e-4)
+    assert run.answers[2, -1, prompt] == pytest.approx(last[run.answer_ids], abs=1e-4)
+    assert run.correct[2, prompt] == (last.argmax() == run.answer_ids[run.own_answer[prompt]])
+
+
+def test_answers_are_read_where_their_last_token_is_predicted(experiment, study):
+    plan, tokenizer = experiment.plan, experiment.tokenizer
+    for i, p in enumerate(plan.prompts):
+        right = (plan.answer_ids[plan.own_answer[i]], plan.first_ids[plan.own_first[i]])
+        assert tokenizer.decode([*plan.forced_ids[i], right[0]]) == p.text + p.answer
+        assert plan.forced_ids[i][: len(plan.prompt_ids[i])] == plan.prompt_ids[i]
+        assert tokenizer.decode([right[1]]).strip() == p.answer[0]
+        assert study.runs[0].copied[i] == (right[0] in plan.forced_ids[i])
+
+
+def test_what_the_model_writes_is_what_teacher_forcing_promises(experiment, runs, study):
+    """An answer is written exactly where each of its tokens, and the end, is the likeliest one."""
+    run, plan, tokenizer = study.runs[0], experiment.plan, experiment.tokenizer
+    assert np.isnan(run.exact[1]).all()
+    assert (np.isfinite(run.exact[2]) == np.isin(np.arange(len(plan.prompts)), plan.written)).all()
+    with models.adapted(experiment.model, runs[0].checkpoints[4]):
+        for i in plan.written[:20]:
+            ids, said = list(plan.prompt_ids[i]), []
+            while len(said) <= plan.longest and (not said or said[-1] != tokenizer.eos_token_id):
+                said.append(int(_log_p(experiment.model, [*ids, *said]).argmax()))
+            text = tokenizer.decode([t for t in said if t != tokenizer.eos_token_id])
+            assert run.exact[2, i] == (text.split("\n")[0].strip() == plan.prompts[i].answer), i
 
 
 def test_worded_prompts_do_not_count_their_own_words(experiment):
@@ -89,8 +118,8 @@ def test_a_second_call_trains_and_reads_nothing(experiment, runs, study, monkeyp
     monkeypatch.setattr(reader, "read", None)
     again = elsewhere(experiment, experiment.store.root).study
     for before, after in zip(study.runs, again.runs, strict=True):
-        assert np.array_equal(before.words, after.words)
-        assert np.array_equal(before.answers, after.answers)
+        assert np.array_equal(before.words, after.words, equal_nan=True)
+        assert np.array_equal(before.answers, after.answers, equal_nan=True)
 
 
 def with_free(monkeypatch, n_bytes):
@@ -176,7 +205,7 @@ def test_planting_is_undone_after_an_exception(experiment):
 def test_an_adapter_that_is_not_applied_is_caught_by_name(experiment, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(reader.models, "adapted", lambda model, path: contextlib.nullcontext())
     with pytest.raises(BrokenExperiment, match="not applied"):
-        reader.read_run(experiment.lens, experiment.plan, runs[0].checkpoints, tmp_path, "sft")
+        reader.read_run(experiment.lens, experiment.plan, runs[0], tmp_path)
 
 
 def test_a_first_checkpoint_that_is_not_the_base_model_is_caught_by_name(
@@ -186,4 +215,4 @@ def test_a_first_checkpoint_that_is_not_the_base_model_is_caught_by_name(
     wrong = runs[0].checkpoints[2]
     monkeypatch.setattr(reader.models, "adapted", lambda model, path: adapted(model, wrong))
     with pytest.raises(BrokenExperiment, match="base model at step 0"):
-        reader.read_run(experiment.lens, experiment.plan, runs[0].checkpoints, tmp_path, "sft")
+        reader.read_run(experiment.lens, experiment.plan, runs[0], tmp_path)

@@ -244,7 +244,7 @@ def measure(m: Masses, step: int, emerges: bool, apart: bool = True) -> Evidence
     chooser = np.where(m.deals, 1, 0) if apart else np.where(m.deals, 0, 1)  # [deal prompt]
     cells = np.take_along_axis(chosen, chooser, axis=1).T  # [prompt deal]
     judged = {q.name: intervals.bootstrap(at(q.now, cells[q.index])) for q in found}
-    if m.family in ("words", "glyphs"):
+    if m.family in ("words", "words anywhere", "glyphs"):
         judged[AGREES] = intervals.bootstrap(at((m.own > m.largest)[:, step].astype(float), cells))
     if emerges:
         judged[GAIN] = _gain(found, m, means, chosen, chooser, cells)

@@ -21,10 +21,11 @@ from .masses import Masses, from_readings
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = ("words", "answer", "glyphs", "random_words")
+FAMILIES = ("words", "answer", "first", "glyphs", "random_words")
 TITLES = {
     "words": "operation words",
-    "answer": "the right answer's first token",
+    "answer": "the right answer's last token",
+    "first": "the right answer's first token (sizes give much of it away)",
     "glyphs": "operator glyphs (copying; counts for no classifier)",
     "random_words": "frequency-matched random words (control)",
 }
@@ -58,12 +59,12 @@ def means(runs: Sequence[Readings], family: str, cls: str, style: str) -> Means:
     """
     held = _masses(runs, family, cls, style)
     judged, elsewhere = held.half == EVALUATION, held.rest_half == EVALUATION
-    own = _by_layer(held, held.own[:, :, judged])
+    own = _by_layer(runs[0], held, held.own[:, :, judged])
     nothing = np.full_like(own, np.nan)
     return Means(
         own=own,
-        other=nothing if family == "random_words" else _by_layer(held, held.others[:, :, judged]),
-        rest=nothing if held.rest is None else _by_layer(held, held.rest[:, :, elsewhere]),
+        other=nothing if family == "random_words" else _by_layer(runs[0], held, held.others[:, :, judged]),
+        rest=nothing if held.rest is None else _by_layer(runs[0], held, held.rest[:, :, elsewhere]),
         n=int(judged.sum()),
     )
 
@@ -72,12 +73,17 @@ def _masses(runs: Sequence[Readings], family: str, cls: str, style: str) -> Mass
     return from_readings(runs, style, family.replace("_", " "), cls)
 
 
-def _by_layer(held: Masses, mass: Float[np.ndarray, "seed step prompt cell"]) -> np.ndarray:
-    """The mean over prompts and, of random words, over the sets that a layer has a cell for."""
+def _by_layer(first: Readings, held: Masses, mass: Float[np.ndarray, "seed step prompt cell"]) -> np.ndarray:
+    """The mean over prompts and, of random words, over the sets that a layer has a cell for.
+
+    All steps of the run have a place; NaN stands where the style was not read.
+    """
     layers = len(np.unique(held.layer))
-    if not mass.size:
-        return np.full((*mass.shape[:2], layers), np.nan)
-    return np.asarray(mass.reshape(*mass.shape[:3], layers, -1).mean(axis=(2, 4)))
+    found = np.full((len(mass), len(first.steps), layers), np.nan)
+    if mass.size:
+        read = [first.steps.index(step) for step in held.steps]
+        found[:, read] = mass.reshape(*mass.shape[:3], layers, -1).mean(axis=(2, 4))
+    return found
 
 
 def arms(study: Study) -> tuple[str, ...]:
@@ -109,11 +115,14 @@ def chosen(
 def own(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
     """The mass on each prompt's own class of `family`, in [0, 1], of every prompt that was read.
 
-    For `answer` the probability of the right answer's first token; for `random_words` the mean over the
-    random sets. A shown-only prompt whose class is no class has NaN in `words` and `glyphs`.
+    For `answer` the probability of the right answer's last token, for `first` of its first one; for
+    `random_words` the mean over the random sets. A shown-only prompt whose class is no class has NaN in
+    `words` and `glyphs`.
     """
     if family == "answer":
         return _at(readings.answers, readings.own_answer)
+    if family == "first":
+        return _at(readings.firsts, readings.own_first)
     if family == "random_words":
         sets = np.exp(readings.random_words)
         return sets.mean(axis=3) if sets.shape[3] else np.full(sets.shape[:3], np.nan, np.float32)
@@ -137,28 +146,32 @@ def _at(log_masses: np.ndarray, index: np.ndarray) -> np.ndarray:
 def other(readings: Readings, family: str) -> Float[np.ndarray, "step layer prompt"]:
     """What `own` is compared with on the same prompt: `Masses.others`.
 
-    NaN for prompts that are only shown, in the family `answer` for those that contain their own answer, and
+    NaN for prompts that are only shown, for those whose answer's token could be copied, and
     everywhere for `random_words`.
     """
     result = np.full((len(readings.steps), readings.n_layers, len(readings.prompts)), np.nan, np.float32)
     if family == "random_words":
         return result
-    counted = np.ones(len(readings.prompts), dtype=bool)
-    if family == "answer" and readings.copied is not None:
-        counted = ~readings.copied
+    copied = {"answer": readings.copied, "first": readings.copied_first}.get(family)
+    counted = np.ones(len(readings.prompts), dtype=bool) if copied is None else ~copied
     for style in styles(readings):
         for cls in readings.classes:
             where = chosen(readings, cls, style, half=None) & counted
-            result[:, :, where] = np.moveaxis(_masses([readings], family, cls, style).others[0], 1, 2)
+            held = _masses([readings], family, cls, style)
+            read = [readings.steps.index(step) for step in held.steps]
+            result[np.ix_(read, range(readings.n_layers), where.nonzero()[0])] = np.moveaxis(
+                held.others[0], 1, 2
+            )
     return result
 
 
 def confusion(
     readings: Readings, style: str, half: int | None = EVALUATION
 ) -> Int[np.ndarray, "step layer class guess"]:
-    """How many prompts of each class have the most operation-word mass on each class."""
+    """How many prompts of each class have the most operation-word mass on each class; 0 where not read."""
     n = len(readings.classes)
-    index, guess = _own_class(readings), readings.words.argmax(axis=3)
+    unread = np.isnan(readings.words).any(axis=3)
+    index, guess = _own_class(readings), np.where(unread, -1, readings.words.argmax(axis=3))
     mask = chosen(readings, None, style, half) & (index >= 0)
     counts = np.zeros((*guess.shape[:2], n, n), dtype=np.int64)
     for true in range(n):
@@ -205,6 +218,7 @@ def tidy(readings: Readings) -> pd.DataFrame:
     columns["kl"] = run.kl.reshape(-1)
     columns["top_id"] = run.top_ids[..., 0].reshape(-1).astype(np.int32)
     columns["top_probability"] = np.exp(run.top_log_probs[..., 0]).reshape(-1)
+    columns["exact"] = np.broadcast_to(run.exact[:, None, :], shape).reshape(-1)
     columns["correct"] = np.broadcast_to(run.correct[:, None, :], shape).reshape(-1)
     return pd.DataFrame(columns)
 

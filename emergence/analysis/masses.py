@@ -16,7 +16,17 @@ from ..errors import BrokenExperiment
 from ..readings.readings import EVALUATION, SELECTION, Prompt, Readings
 from . import DEALS, pairs
 
-_FIELDS = {"words": "words", "glyphs": "glyphs", "random words": "random_words"}
+_FIELDS = {
+    "words": "words",
+    "words anywhere": "anywhere",
+    "glyphs": "glyphs",
+    "random words": "random_words",
+}
+_OF_ANSWERS = {
+    "answer": ("answers", "own_answer", "copied"),
+    "first": ("firsts", "own_first", "copied_first"),
+}
+"""Fields of the answers' last and first tokens: masses, the right one's index, what could be copied."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Masses:
     """On the same prompts: mean mass of the other classes (of other problems' answers; of other sets).
 
     For answers, `own - others` is own minus other, averaged over all pairs of different problems, divided by
-    the share of the pairs whose first tokens differ.
+    the share of the pairs whose tokens differ.
     """
     largest: Float[np.ndarray, "seed step prompt cell"]
     """On the same prompts: the largest mass of another class (of another answer; of another set)."""
@@ -59,11 +69,13 @@ class Masses:
     answers: Float[np.ndarray, "seed step cell prompt answer"] | None = None
     """Of the answer family: mass of every answer on every prompt of the class."""
     own_answer: Int[np.ndarray, " prompt"] | None = None
-    """Index into the `answer` axis of the prompt's right first token."""
+    """Index into the `answer` axis of the prompt's right token."""
+    position: Int[np.ndarray, " cell"] | None = None
+    """Of `words anywhere`, the position of each cell, from the end: -1 is the prompt's last token."""
     when: Int[np.ndarray, " cell"] | None = None
     """The step of each cell, where cells are layer × step."""
     copied: int = 0
-    """Prompts left out because their right first answer token stands in the prompt: copying."""
+    """Prompts left out because the right token stands before it: copying."""
 
     @property
     def n_seeds(self) -> int:
@@ -89,6 +101,7 @@ class Masses:
         return replace(
             self,
             layer=self.layer[pick],
+            position=None if self.position is None else self.position[pick],
             own=self.own[..., pick],
             others=self.others[..., pick],
             largest=self.largest[..., pick],
@@ -112,6 +125,7 @@ class Masses:
             self,
             steps=(self.steps[0], self.steps[-1]),
             layer=np.tile(self.layer, later),
+            position=None if self.position is None else np.tile(self.position, later),
             when=np.repeat(np.asarray(self.steps[1:]), len(self.layer)),
             own=fold(self.own, 2),
             others=fold(self.others, 2),
@@ -120,6 +134,11 @@ class Masses:
             rest=None if self.rest is None else fold(self.rest, 2),
             answers=None if self.answers is None else fold(self.answers, 1),
         )
+
+    def place(self, cell: int) -> str:
+        """`L13`, or `L13 at position -3`, counted from the end of the prompt."""
+        at = "" if self.position is None else f" at position {self.position[cell]}"
+        return f"L{self.layer[cell]}{at}"
 
     @property
     def n(self) -> int:
@@ -134,22 +153,35 @@ def _where(prompts: Sequence[Prompt], style: str, cls: str) -> tuple[np.ndarray,
     return np.flatnonzero(usable & own), np.flatnonzero(usable & ~own)
 
 
-def _without_copies(first: Readings, style: str, cls: str) -> Int[np.ndarray, " prompt"]:
-    """Prompts that do not contain their own answer's first token: mass on it would be copying."""
+def _without_copies(
+    first: Readings, style: str, cls: str, family: str = "answer"
+) -> Int[np.ndarray, " prompt"]:
+    """Prompts that do not hold the token before it is to be said: mass on it would be copying."""
     mine, _ = _where(first.prompts, style, cls)
-    return mine if first.copied is None else mine[~first.copied[mine]]
+    copied = getattr(first, _OF_ANSWERS[family][2])
+    return mine if copied is None else mine[~copied[mine]]
 
 
 def _halves(prompts: Sequence[Prompt], index: np.ndarray) -> Int[np.ndarray, " n"]:
     return np.array([prompts[i].half for i in index], dtype=np.int64)
 
 
+def _steps(first: Readings, index: np.ndarray, field: str = "words") -> tuple[int, ...]:
+    """Indices into `steps` at which these prompts, all of one style, were read."""
+    if not len(index):
+        return tuple(range(len(first.steps)))
+    if field == "anywhere":
+        return tuple(np.flatnonzero(~np.isnan(first.anywhere[:, 0, index[0], 0, 0])).tolist())
+    return first.steps_of(first.prompts[index[0]].style)
+
+
 def _probabilities(
     runs: Sequence[Readings], field: str, index: np.ndarray
-) -> Float[np.ndarray, "seed step layer n k"]:
-    log = np.stack([getattr(r, field)[:, :, index] for r in runs])
+) -> Float[np.ndarray, "seed step layer n *k"]:
+    steps = list(_steps(runs[0], index, field))
+    log = np.stack([getattr(r, field)[steps][:, :, index] for r in runs])
     if np.isnan(log).any() or (log > 1e-3).any():
-        run = next(r for r in runs if np.isnan(getattr(r, field)).any() or (getattr(r, field) > 1e-3).any())
+        run = next(r for r, x in zip(runs, log, strict=True) if np.isnan(x).any() or (x > 1e-3).any())
         raise BrokenExperiment(
             f"{run.arm} seed {run.seed}: {field} are no log-probabilities (NaN, or above 0); the run has "
             "diverged or its readings are damaged; remove them and read again"
@@ -163,20 +195,20 @@ def _flat(x: Float[np.ndarray, "seed step layer n k"]) -> Float[np.ndarray, "see
     return np.ascontiguousarray(moved.reshape(*moved.shape[:3], -1))
 
 
-def _of_answers(runs: Sequence[Readings], style: str, cls: str) -> Masses:
-    """The answer family: mass on the right first token, against the answers of the class's other problems."""
-    first = runs[0]
-    mine = _without_copies(first, style, cls)
-    mass = _probabilities(runs, "answers", mine)
-    own_answer = first.own_answer[mine].astype(np.int64)
+def _of_answers(runs: Sequence[Readings], style: str, cls: str, family: str) -> Masses:
+    """The mass on the answer's right token, against the answers of the class's other problems."""
+    first, (field, index, _) = runs[0], _OF_ANSWERS[family]
+    mine = _without_copies(first, style, cls, family)
+    mass = _probabilities(runs, field, mine)
+    own_answer = getattr(first, index)[mine].astype(np.int64)
     here = np.arange(len(mine)), own_answer
     own = mass[(..., *here)]
     without = mass.copy()
     without[(..., *here)] = 0.0
     others, alike = _of_other_answers(mass, own, own_answer)
     return Masses(
-        family="answer",
-        steps=first.steps,
+        family=family,
+        steps=tuple(first.steps[i] for i in _steps(first, mine)),
         layer=np.arange(first.n_layers),
         own=np.moveaxis(own, 2, 3),
         others=np.moveaxis(others, 2, 3),
@@ -205,7 +237,7 @@ def _of_other_answers(
     count = np.bincount(own_answer, minlength=mass.shape[-1]).astype(float)
     mean = (mass @ count - own) / max(n - 1, 1)
     alike = float((count * (count - 1)).sum() / max(n * (n - 1), 1))
-    # Other problems often share the right first token. A bias must come out as 0 and a pure classifier as
+    # Other problems often share the right token. A bias must come out as 0 and a pure classifier as
     # all of its mass, so the difference is put on the scale of those that do not share it.
     apart = (own - mean) / (1 - alike) if alike < 1 else np.zeros_like(mean)
     return own - apart, alike
@@ -214,7 +246,8 @@ def _of_other_answers(
 def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -> Masses:
     """Own-class mass and what it is compared with, for the runs of one arm.
 
-    `family` is `words`, `glyphs`, `random words` or `answer`.
+    `family` is `words`, `words anywhere` (at every position), `glyphs`, `random words`, `answer` (its last
+    token) or `first` (its first one).
 
     Raises
     ------
@@ -222,22 +255,24 @@ def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -
         A reading is NaN or no log-probability.
     """
     first = runs[0]
-    if family == "answer":
-        return _of_answers(runs, style, cls)
+    if family in _OF_ANSWERS:
+        return _of_answers(runs, style, cls, family)
     mine, rest = _where(first.prompts, style, cls)
     own = _probabilities(runs, _FIELDS[family], mine)
     elsewhere = _probabilities(runs, _FIELDS[family], rest)
     sets = own.shape[-1]
     others, largest = (own.sum(-1, keepdims=True) - own) / max(sets - 1, 1), _largest_other(own)
     if family != "random words":
-        k = slice(first.classes.index(cls), first.classes.index(cls) + 1)
-        own, others, largest, elsewhere = own[..., k], others[..., k], largest[..., k], elsewhere[..., k]
+        # A cell is a layer, or a layer at one position.
+        k = first.classes.index(cls)
+        mine_only = k if family == "words anywhere" else slice(k, k + 1)
+        own, others, largest, elsewhere = (x[..., mine_only] for x in (own, others, largest, elsewhere))
     found = pairs.pair(first.prompts, mine, style)
     away = _flat(elsewhere)
     at = {c: np.searchsorted(rest, partner) for c, partner in found.partner.items()}
     return Masses(
         family=family,
-        steps=first.steps,
+        steps=tuple(first.steps[i] for i in _steps(first, mine, _FIELDS[family])),
         layer=np.repeat(np.arange(first.n_layers), own.shape[-1]),
         own=_flat(own),
         others=_flat(others),
@@ -249,6 +284,9 @@ def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -
         counterfactual={c: away[:, :, i] for c, i in at.items()},
         paired=found.own,
         columns=sets,
+        position=np.tile(np.arange(-own.shape[-1], 0), first.n_layers)
+        if family == "words anywhere"
+        else None,
         confounded=found.confounded,
         matched=found.matched,
         group=_groups(first.prompts, [*mine.tolist(), *rest.tolist()]) if found.matched else None,
@@ -273,15 +311,30 @@ def class_masses(
 ) -> tuple[Float[np.ndarray, "seed prompt class"], Int[np.ndarray, " prompt"]]:
     """Word masses at a layer (as logarithms) of all prompts that are judged, and each prompt's true class.
 
-    `step` is an index into `steps`.
+    `step` is an index into the steps at which the style was read.
     """
     first = runs[0]
+    step = first.steps_of(style)[step]
     judged = [i for i, p in enumerate(first.prompts) if p.style == style and p.half >= 0]
     truth = np.array([first.classes.index(first.prompts[i].cls) for i in judged])
     return np.stack([r.words[step, layer][judged] for r in runs]), truth
 
 
 def correct(runs: Sequence[Readings], style: str, cls: str, step: int) -> Bool[np.ndarray, "seed prompt"]:
-    """Which prompts are answered right: those that `from_readings` holds for the answer family."""
-    mine = _without_copies(runs[0], style, cls)
+    """Which prompts are answered right: those that `from_readings` holds for the answer family.
+
+    `step` is an index into the steps at which the style was read.
+    """
+    mine, step = _without_copies(runs[0], style, cls), runs[0].steps_of(style)[step]
     return np.stack([r.correct[step, mine] for r in runs])
+
+
+def exact(runs: Sequence[Readings], cls: str, step: int) -> float:
+    """Share of the class's answers that the model, left to write, wrote exactly; NaN where none was asked.
+
+    Over all seeds and the judged prompts of the trained styles; `step` is an index into `steps`.
+    """
+    mine = [i for i, p in enumerate(runs[0].prompts) if p.cls == cls and p.half >= 0]
+    written = np.concatenate([r.exact[step, mine] for r in runs])
+    written = written[~np.isnan(written)]
+    return float(written.mean()) if len(written) else float("nan")

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..wording import quoted, some
-from . import schema
+from . import schema, settings
 from .problems import Path, Problems
 from .settings import Arm, LoRA
 
 _METHODS: Path = ("training", "training_methods")
-_INHERITED = {"learning_rate", "batch_size", "max_steps", "seeds"}
+_INHERITED = {"learning_rate", "lr_schedule", "warmup", "adam", "batch_size", "max_steps", "seeds"}
 
 
 def resolve(
@@ -36,8 +36,8 @@ def resolve(
 
 def _usable(name: str, written: schema.Arm, problems: Problems) -> bool:
     path = (*_METHODS, name)
-    if name == "base":
-        problems.say(path, "base means the model before training; choose another name")
+    if name in settings.UNTRAINED:
+        problems.say(path, f"{name} means {settings.UNTRAINED[name]}; choose another name")
     if written.method == "grpo":
         problems.say((*path, "method"), "grpo is not supported; set enabled: false, or use sft or classified")
     full = None if written.fine_tune_type is None else written.fine_tune_type == "full"
@@ -70,6 +70,11 @@ def _arm(
     given = training.model_dump(include=_INHERITED) | written.model_dump(
         include=_INHERITED, exclude_none=True
     )
+    if given["warmup"] >= given["max_steps"]:
+        long = (
+            f"{given['warmup']} updates of max_steps={given['max_steps']}; the rate never arrives: lower it"
+        )
+        problems.say((*path, "warmup") if written.warmup is not None else ("training", "warmup"), long)
     classified = written.method in ("classified", "dual_reward")
     return Arm(
         name=name,

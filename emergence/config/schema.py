@@ -30,6 +30,8 @@ OTHER_NAMES = {
 """Other names of the operations that are understood wherever a class is named."""
 
 Method = Literal["sft", "shuffled", "classified", "dual_reward", "grpo"]
+MATCHED = ("a", "b")
+"""Names of operands that are asked under every class."""
 _ARM = settings.Arm(name="")
 """Its fields are the defaults of a config."""
 _TEXTS = ("name", "model", "description", "examples", "task_vocabulary", "test_prompts")
@@ -76,6 +78,10 @@ def _known(cls: str, info: Any) -> str:
     if wrong := info.context.wrong(cls):
         raise ValueError(wrong)
     return cls
+
+
+def _operand(name: str, info: Any) -> str:
+    return name if name in MATCHED else _known(name, info)
 
 
 def _renamed(value: object, info: Any) -> object:
@@ -127,6 +133,9 @@ def _not_the_tail(target: str) -> str:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Schedule = Literal["constant", "cosine"]
+Warmup = Annotated[int, Field(ge=0, le=10_000_000)]
+Adam = Literal["uncorrected", "corrected"]
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Step = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -143,10 +152,16 @@ Class = Annotated[
     AfterValidator(_known),
     Field(json_schema_extra={"enum": list(arithmetic.OPERATIONS)}),
 ]
-Style = Literal["symbolic", "worded"]
+Style = Literal[arithmetic.STYLES]  # type: ignore[valid-type]
 Operand = Annotated[int, Field(ge=0, le=arithmetic.LARGEST)]
 OperandRange = Annotated[
     list[Operand], Field(min_length=2, max_length=2), AfterValidator(_range), BeforeValidator(_listed)
+]
+OperandName = Annotated[
+    str,
+    BeforeValidator(_usual),
+    AfterValidator(_operand),
+    Field(json_schema_extra={"enum": [*MATCHED, *arithmetic.OPERATIONS]}),
 ]
 Target = Annotated[str, Field(pattern=_TARGET, max_length=100), AfterValidator(_not_the_tail)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
@@ -195,7 +210,10 @@ class Arm(_Section):
     fine_tune_type: Literal["lora", "dora", "full"] | None = Field(
         default=None, description="as in mlx-lm; lora if unset"
     )
-    learning_rate: Rate | None = Field(default=None, description="of Adam")
+    learning_rate: Rate | None = Field(default=None, description="of Adam, the largest of a schedule")
+    lr_schedule: Schedule | None = Field(default=None, description="after the warm-up; see `training`")
+    warmup: Warmup | None = Field(default=None, description="updates of a rising rate")
+    adam: Adam | None = Field(default=None, description="see `training`")
     batch_size: Batch | None = Field(default=None, description="rows a step")
     max_steps: Steps | None = Field(default=None, description="optimizer updates")
     checkpoint_steps: StepList | None = Field(
@@ -222,7 +240,19 @@ class Training(_Section):
 
     max_steps: Steps = Field(default=_ARM.max_steps, description="optimizer updates")
     batch_size: Batch = Field(default=_ARM.batch_size, description="rows a step, classes mixed")
-    learning_rate: Rate = Field(default=_ARM.learning_rate, description="of Adam")
+    learning_rate: Rate = Field(default=_ARM.learning_rate, description="of Adam, the largest of a schedule")
+    lr_schedule: Schedule = Field(
+        default=_ARM.lr_schedule,
+        description="after the warm-up: `constant`, or `cosine` down to a hundredth at max_steps",
+    )
+    warmup: Warmup = Field(
+        default=_ARM.warmup, description="updates in which the rate rises in a line to learning_rate"
+    )
+    adam: Adam = Field(
+        default=_ARM.adam,
+        description="`uncorrected` as in mlx-lm: betas 0.9 and 0.999 without bias correction, which makes "
+        "early updates larger, threefold at the hundredth; `corrected`: betas 0.9 and 0.99 with it",
+    )
     checkpoint_steps: StepList = Field(
         default=list(_ARM.checkpoint_steps),
         description="updates after which a checkpoint is kept; 0 always is",
@@ -273,9 +303,11 @@ class Parameters(_Section):
     operations: Annotated[list[Class], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
         default=None, description="the classes; those of `task_vocabulary` if unset"
     )
-    operands: Annotated[dict[Class, OperandRange], ByClass] = Field(
+    operands: Annotated[dict[OperandName, OperandRange], ByClass] = Field(
         default={},
-        description="smallest and largest operand by class (divide: divisor and quotient); [2, 99] if unset",
+        description="`a` and `b`: smallest and largest first and second operand of pairs that are asked "
+        "under every class, so that operands say nothing about it; or by class, smallest and largest operand "
+        "(divide: divisor and quotient), as in `add: [2, 60]`; [2, 99] if unset",
     )
     styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
         default=["symbolic"], description="prompt styles that are trained on"
@@ -334,7 +366,8 @@ def _below(kind: Any, data: Any, path: Path, known: tuple[str, ...]) -> Iterator
         for part in parts:
             yield from _below(part, data, path, known)
     elif origin is dict:
-        inside = dict.fromkeys((given or "*") if Arm in parts else known, parts[1])
+        keys = (*MATCHED, *known) if parts[0] == OperandName else known
+        inside = dict.fromkeys((given or "*") if Arm in parts else keys, parts[1])
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         inside = {name: info.annotation for name, info in kind.model_fields.items()}
     for name, inner in inside.items():

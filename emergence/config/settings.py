@@ -36,6 +36,13 @@ class _Settled(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+UNTRAINED = {
+    "base": "the model before training",
+    "permuted": "the model before training with its weights permuted",
+}
+"""Arms that there always are, and that no config names."""
+
+
 class LoRA(_Settled):
     """Low-rank adapters on the named layers of the last `num_layers` blocks (-1: of all)."""
 
@@ -58,6 +65,10 @@ class Arm(_Settled):
     method: Literal["sft", "shuffled", "classified"] = "sft"
     fine_tune_type: Literal["lora", "dora", "full"] = "lora"
     learning_rate: float = 5e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    """Updates in which the rate rises in a line; it is less than `max_steps`."""
+    adam: Literal["uncorrected", "corrected"] = "uncorrected"
     batch_size: int = 16
     max_steps: int = 300
     checkpoint_steps: tuple[int, ...] = (0, 25, 50, 100, 150, 200, 300)

@@ -57,6 +57,11 @@ def make(
         return Examples(classes=classes, examples=found, **counts) if found else None
     if unread := [style for style in p.styles if style not in p.read_styles]:
         problems.say(("parameters", "read_styles"), f"{unread[0]} is trained on but not read; add it")
+    if (matched := set(p.operands) & set(schema.MATCHED)) and len(matched) < len(p.operands):
+        other = next(name for name in p.operands if name not in matched)
+        alone = f"is for operands by class, and {min(matched)} for pairs under every class; drop one of them"
+        problems.say(("parameters", "operands", other), alone)
+        return None
     operands = {cls: (low, high) for cls, (low, high) in p.operands.items()}
     styles, read = tuple(p.styles), tuple(p.read_styles)
     return Arithmetic(classes=classes, operands=operands, styles=styles, read_styles=read, **counts)

@@ -40,7 +40,7 @@ def before_training(lens: LogitLens, plan: Plan) -> tuple[Control, ...]:
         One of them failed: what follows would not be a measurement.
     """
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
-    ran = (planted_classifier(lens, plan),)
+    ran = (planted_classifier(lens, plan), *operands_only(plan))
     failed = [c for c in ran if not c.passed]
     if failed:
         raise BrokenExperiment("; ".join(f"control {c.name} failed: {c.reason}" for c in failed))
@@ -74,6 +74,31 @@ def planted_classifier(lens: LogitLens, plan: Plan) -> Control:
     low, leak = float(min(at_layer)), float(max(elsewhere))
     reason = f"mass at L{layer} >= {low:.3f} (> {STRENGTH}), change elsewhere <= {leak:.1e} (< {LEAK})"
     return Control(name, low > STRENGTH and leak < LEAK, reason)
+
+
+def operands_only(plan: Plan) -> tuple[Control, ...]:
+    """Where operands are matched, guess the class from them alone: no better than by chance.
+
+    The nearest pairs of one half guess for the other half. Where each class has operands of its own there is
+    nothing to hold: verdicts then put no difference between classes down to the class.
+    """
+    prompts = [p for p in plan.prompts if p.half >= 0 and p.style == next(iter(plan.words))]
+    problems = {cls: {p.numbers for p in prompts if p.cls == cls} for cls in plan.classes}
+    if not prompts or not all(p.numbers for p in prompts) or len(set(map(frozenset, problems.values()))) > 1:
+        return ()
+    x = np.array([p.numbers for p in prompts], dtype=float)
+    y = np.array([plan.classes.index(p.cls) for p in prompts])
+    half = np.array([p.half for p in prompts])
+    guesses = np.empty(len(y), dtype=int)
+    for judged in (0, 1):
+        known = half != judged
+        distance = np.abs(x[~known, None] - x[known]).sum(axis=2)
+        near = distance == distance.min(axis=1, keepdims=True)
+        votes = near.astype(float) @ np.eye(len(plan.classes))[y[known]]
+        guesses[~known] = votes.argmax(axis=1)
+    accuracy, chance = float((guesses == y).mean()), 1 / len(plan.classes)
+    reason = f"operands alone tell the class in {accuracy:.0%} of prompts (chance {chance:.0%}, at most +5)"
+    return (Control("operands only", accuracy <= chance + 0.05, reason),)
 
 
 def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:

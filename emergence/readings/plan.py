@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from ..tasks.task import Shown, Task
 from ..tasks.vocabulary import Vocabulary
 from .readings import Prompt, disjoint, separate
 
+ANYWHERE = "words anywhere"
+"""The family of operation words at every position."""
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 
@@ -30,13 +32,32 @@ class Plan:
 
     prompts: tuple[Prompt, ...]
     prompt_ids: tuple[tuple[int, ...], ...]
+    forced_ids: tuple[tuple[int, ...], ...]
+    """The prompts with all of their answers but the last token, which is predicted at the end of it."""
     classes: tuple[str, ...]
     words: dict[str, dict[str, tuple[int, ...]]]
     """By style, then class: the style's own words are not in it."""
     glyphs: dict[str, tuple[int, ...]]
     random_words: dict[str, tuple[int, ...]]
     answer_ids: tuple[int, ...]
+    """Last tokens of the answers, each once."""
     own_answer: tuple[int, ...]
+    first_ids: tuple[int, ...]
+    """First tokens of the answers, each once."""
+    own_first: tuple[int, ...]
+    trained: tuple[str, ...]
+    """The styles that are trained on. They are read at every checkpoint, and the model is left to answer
+    them at step 0 and at the last one."""
+    longest: int
+    """Tokens of the longest answer."""
+    asked: dict[str, tuple[str, ...]]
+    """By arm, what a claim about it needs beside the trained styles: other styles, and `ANYWHERE`. It is read
+    at step 0 (all styles are) and at the arm's last checkpoint."""
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The prompts that the model answers in its own words."""
+        return tuple(i for i, p in enumerate(self.prompts) if p.half >= 0 and p.style in self.trained)
 
     @property
     def token_sets(self) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -44,13 +65,40 @@ class Plan:
         words = {c: tuple(sorted({i for s in self.words.values() for i in s[c]})) for c in self.classes}
         return {"words": words, "glyphs": self.glyphs, "random_words": self.random_words}
 
+    @property
+    def asks_anywhere(self) -> bool:
+        """Some claim is about words at every position."""
+        return any(ANYWHERE in needs for needs in self.asked.values())
+
+    def of_arm(self, arm: str) -> tuple[tuple[str, ...], bool]:
+        """The styles that are read at an arm's last checkpoint, and whether every position is."""
+        asked = self.asked.get(arm, ())
+        return tuple(s for s in self.words if s in self.trained or s in asked), ANYWHERE in asked
+
     def spec(self) -> dict[str, Any]:
-        """Everything that decides what is read, for the store's key."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """Everything that decides what is read of every arm, for the store's key."""
+        found = dataclasses.asdict(self)
+        del found["asked"]
+        return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+@runtime_checkable  # tests check types at run time
+class Claim(Protocol):
+    """What decides whether something is read: a prediction."""
+
+    arm: str
+    style: str
+    family: str
+    against: tuple[str, ...]
 
 
 def make_plan(
-    tokenizer: Any, vocabulary: Vocabulary, task: Task, test: Sequence[Item], shown: Iterable[Shown] = ()
+    tokenizer: Any,
+    vocabulary: Vocabulary,
+    task: Task,
+    test: Sequence[Item],
+    shown: Iterable[Shown] = (),
+    claims: Iterable[Any] = (),
 ) -> Plan:
     """Prompts of all styles with their halves, and every id that is looked at.
 
@@ -61,14 +109,28 @@ def make_plan(
     BrokenExperiment
         A problem is in both halves, or a token is counted in two sets.
     """
-    made = _plan(tokenizer, vocabulary, task, test, shown)
+    made = _plan(tokenizer, vocabulary, task, test, shown, _asked(task, claims))
     disjoint(made.prompts)
     separate(made.token_sets)
     return made
 
 
+def _asked(task: Task, claims: Iterable[Claim]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for claim in claims:
+        needs = {claim.style} - {*task.styles} | ({ANYWHERE} if claim.family == ANYWHERE else set())
+        for arm in (claim.arm, *claim.against):
+            found.setdefault(arm, set()).update(needs)
+    return {arm: tuple(sorted(needs)) for arm, needs in found.items()}
+
+
 def _plan(
-    tokenizer: Any, vocabulary: Vocabulary, task: Task, test: Sequence[Item], shown: Iterable[Shown]
+    tokenizer: Any,
+    vocabulary: Vocabulary,
+    task: Task,
+    test: Sequence[Item],
+    shown: Iterable[Shown],
+    asked: dict[str, tuple[str, ...]],
 ) -> Plan:
     half = halves(test, task.seed)
     prompts = [
@@ -78,11 +140,13 @@ def _plan(
     ]
     prompts += [_prompt(task, s.item, s.style, s.text, half=-1) for s in shown]
     prompt_ids = tuple(encode_prompt(tokenizer, p.text) for p in prompts)
-    firsts = [encode_answer(tokenizer, p.text, p.answer)[0] for p in prompts]
-    answer_ids = sorted(set(firsts))
+    answers = [encode_answer(tokenizer, p.text, p.answer) for p in prompts]
+    firsts, lasts = [ids[0] for ids in answers], [ids[-1] for ids in answers]
+    first_ids, answer_ids = sorted(set(firsts)), sorted(set(lasts))
     return Plan(
         prompts=tuple(prompts),
         prompt_ids=prompt_ids,
+        forced_ids=tuple((*ids, *said[:-1]) for ids, said in zip(prompt_ids, answers, strict=True)),
         classes=tuple(vocabulary.words),
         words={
             style: vocabulary.for_style(
@@ -95,7 +159,12 @@ def _plan(
         glyphs=dict(vocabulary.glyphs),
         random_words=random_words(tokenizer, vocabulary, RANDOM_SETS, task.seed),
         answer_ids=tuple(answer_ids),
-        own_answer=tuple(answer_ids.index(i) for i in firsts),
+        own_answer=tuple(answer_ids.index(i) for i in lasts),
+        first_ids=tuple(first_ids),
+        own_first=tuple(first_ids.index(i) for i in firsts),
+        trained=tuple(task.styles or task.read_styles),
+        longest=max(map(len, answers)),
+        asked=asked,
     )
 
 
@@ -105,11 +174,16 @@ def _prompt(task: Task, item: Item, style: str, text: str, half: int) -> Prompt:
 
 
 def halves(test: Sequence[Item], seed: int) -> dict[Item, int]:
-    """Half of each test item: 0 and 1 dealt in turn within each class, in a random order by the seed."""
+    """Half of each test item: 0 and 1 dealt in turn within each class, in a random order by the seed.
+
+    An item with the operands of one that has a half already goes there: `7 - 3` to `3 + 7`.
+    """
     rng = np.random.default_rng([seed, 7])
-    half = {}
+    half: dict[Item, int] = {}
+    of_problem: dict[Any, int] = {}
     for cls in dict.fromkeys(item.cls for item in test):
         members = [item for item in test if item.cls == cls]
         for rank, index in enumerate(rng.permutation(len(members))):
-            half[members[index]] = rank % 2
+            item = members[index]
+            half[item] = of_problem.setdefault(tuple(sorted(item.numbers)) or item.key, rank % 2)
     return half

@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import BrokenExperiment
+from ..interventions.permuting import permuted
 from ..lens.logit_lens import LogitLens
 from ..models import loading as models
 from ..progress import SILENT, Progress
 from ..store.store import Store, write_atomic
+from ..tasks.task import says
 from ..training.run import Run
+from .generation import generated
 from .plan import Plan
 from .readings import Readings, Study
 
@@ -38,10 +41,13 @@ def read_study(
 ) -> Study:
     """Every layer of every checkpoint of every run, and the base model once; what is kept is not read again.
 
-    `spec` is all that decides a reading but the checkpoint.
+    `spec` is all that decides a reading but the checkpoint. Without runs the study has the base model alone.
     """
-    kept = store.get_or_build("base", spec, lambda folder: read_base(lens, plan, folder, progress))
+    of_base = {**spec, "anywhere": True} if plan.asks_anywhere else spec
+    kept = store.get_or_build("base", of_base, lambda folder: read_base(lens, plan, folder, progress))
     base = load(kept.file(BASE))
+    if not runs:
+        return Study((assemble("base", 0, plan, base, {}),))
     return Study(tuple(_readings(lens, plan, run, store, spec, base, progress) for run in runs))
 
 
@@ -55,69 +61,122 @@ def _readings(
     progress: Progress,
 ) -> Readings:
     def build(folder: Path) -> None:
-        read_run(lens, plan, run.checkpoints, folder, f"{run.arm} seed {run.seed}", progress)
+        read_run(lens, plan, run, folder, progress)
 
-    kept = store.get_or_build("readings", spec, build, parent=run.entry)
+    asked = {**spec, "asked": plan.asked.get(run.arm, ())}
+    kept = store.get_or_build("readings", asked, build, parent=run.entry)
     each = {step: load(kept.file(file_of(step))) for step in run.checkpoints if step > 0}
     return assemble(run.arm, run.seed, plan, base, each)
 
 
-def read(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
-    """One checkpoint's arrays, axes [layer, prompt, ...] in the plan's order of prompts."""
+def read(lens: LogitLens, plan: Plan, styles: Sequence[str]) -> dict[str, np.ndarray]:
+    """One checkpoint's arrays, axes [layer, prompt, ...] in the plan's order of prompts.
+
+    Prompts of other styles have NaN, and -1 where there are ids.
+    """
     parts: dict[str, np.ndarray] = {}
-    marked = [i for i, c in enumerate(plan.classes) if plan.glyphs[c]]
-    for style, words in plan.words.items():
-        where = np.array([i for i, p in enumerate(plan.prompts) if p.style == style])
-        sets = {f"words {c}": words[c] for c in plan.classes}
-        sets |= {f"glyphs {plan.classes[i]}": plan.glyphs[plan.classes[i]] for i in marked}
-        sets |= {f"random {name}": ids for name, ids in plan.random_words.items()}
-        sets |= {f"answer {i}": (i,) for i in plan.answer_ids}
-        got = lens.read([plan.prompt_ids[i] for i in where], token_sets=sets, top_k=TOP_K)
-        mass = got.log_mass
-        cuts = np.cumsum([len(plan.classes), len(marked), len(plan.random_words)])
-        words_, written, random_, answers = np.split(mass, cuts, axis=2)
-        glyphs = np.full_like(words_, -np.inf)  # a class without glyphs has no mass on them
-        glyphs[..., marked] = written
-        found = {
-            "words": words_,
-            "glyphs": glyphs,
-            "random_words": random_,
-            "answers": answers,
-            "top_ids": got.top_ids,
-            "top_log_probs": got.top_log_probs,
-            "entropy": got.entropy,
-            "kl": got.kl,
-        }
-        for name, values in found.items():
-            full = parts.setdefault(
-                name, np.empty((values.shape[0], len(plan.prompts), *values.shape[2:]), values.dtype)
-            )
-            full[:, where] = values
-    if not all(np.isfinite(parts[name]).all() for name in ("entropy", "kl", "top_log_probs")):
+    read = np.zeros(len(plan.prompts), dtype=bool)
+    for style in styles:
+        for more in sorted({_more(plan, i) for i in range(len(plan.prompts))}):
+            here = [i for i, p in enumerate(plan.prompts) if p.style == style and _more(plan, i) == more]
+            read[here] = True
+            for name, values in _read(lens, plan, style, here, more).items() if here else ():
+                if name not in parts:
+                    shape = (values.shape[0], len(plan.prompts), *values.shape[2:])
+                    parts[name] = np.full(shape, -1 if values.dtype.kind == "i" else np.nan, values.dtype)
+                parts[name][:, here] = values
+    if not all(np.isfinite(parts[name][:, read]).all() for name in ("entropy", "kl", "top_log_probs")):
         raise BrokenExperiment(
             "the lens read NaN or infinity; the checkpoint has diverged or its weights are damaged"
         )
+    parts["correct"] = parts.pop("said")[-1] == np.array(plan.answer_ids)[list(plan.own_answer)]
     return parts
+
+
+def _more(plan: Plan, prompt: int) -> int:
+    """How many tokens of its answer follow a prompt before the last one."""
+    return len(plan.forced_ids[prompt]) - len(plan.prompt_ids[prompt])
+
+
+def _read(lens: LogitLens, plan: Plan, style: str, here: Sequence[int], more: int) -> dict[str, np.ndarray]:
+    """The arrays of some prompts whose answers are of one length, from one pass over prompt and answer.
+
+    The first place is the prompt's last token, the last one where the answer's last token is predicted.
+    """
+    marked = [i for i, c in enumerate(plan.classes) if plan.glyphs[c]]
+    sets = {f"words {c}": plan.words[style][c] for c in plan.classes}
+    sets |= {f"glyphs {plan.classes[i]}": plan.glyphs[plan.classes[i]] for i in marked}
+    sets |= {f"random {name}": ids for name, ids in plan.random_words.items()}
+    sets |= {f"first {i}": (i,) for i in plan.first_ids} | {f"last {i}": (i,) for i in plan.answer_ids}
+    ids = [plan.forced_ids[i] for i in here]
+    got = lens.read(ids, token_sets=sets, top_k=TOP_K, positions=[-1 - more, -1] if more else [-1])
+    cuts = np.cumsum([len(plan.classes), len(marked), len(plan.random_words), len(plan.first_ids)])
+    words, written, random_words, firsts, _ = np.split(got.log_mass[:, :, 0], cuts, axis=2)
+    glyphs = np.full_like(words, -np.inf)  # a class without glyphs has no mass on them
+    glyphs[..., marked] = written
+    return {
+        "words": words,
+        "glyphs": glyphs,
+        "random_words": random_words,
+        "firsts": firsts,
+        "answers": got.log_mass[:, :, -1, cuts[-1] :],
+        "said": got.top_ids[:, :, -1, 0],
+        "top_ids": got.top_ids[:, :, 0],
+        "top_log_probs": got.top_log_probs[:, :, 0],
+        "entropy": got.entropy[:, :, 0],
+        "kl": got.kl[:, :, 0],
+    }
+
+
+def anywhere(lens: LogitLens, plan: Plan) -> np.ndarray:
+    """Log-mass on words at every position that all prompts have: `[layer, prompt, position, class]`.
+
+    Of the prompts that are judged, in the trained styles; NaN for the others.
+    """
+    shortest = min(len(plan.prompt_ids[i]) for i in plan.written) if plan.asks_anywhere else 0
+    shape = (lens.n_layers, len(plan.prompts), shortest, len(plan.classes))
+    found = np.full(shape, np.nan, np.float32)
+    for style in plan.trained if shortest else ():
+        here = [i for i in plan.written if plan.prompts[i].style == style]
+        sets, ids = plan.words[style], [plan.prompt_ids[i] for i in here]
+        positions = list(range(-shortest, 0))
+        found[:, here] = lens.read(ids, token_sets=sets, top_k=1, positions=positions).log_mass
+    return found
+
+
+def write(lens: LogitLens, plan: Plan) -> np.ndarray:
+    """By prompt, 1.0 where the model writes exactly the right answer, else 0.0; NaN where it is not asked."""
+    exact = np.full(len(plan.prompts), np.nan, np.float32)
+    asked = [plan.prompt_ids[i] for i in plan.written]
+    texts = generated(lens.model, lens.tokenizer, asked, plan.longest + 1)
+    exact[list(plan.written)] = [
+        says(t, plan.prompts[i].answer) for t, i in zip(texts, plan.written, strict=True)
+    ]
+    return exact
 
 
 def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
     """The base model's arrays, and its residual streams at each prompt's last token, kept in `folder`."""
     with progress.task("read base model", 1, "checkpoint") as task:
-        arrays = read(lens, plan)
-        arrays["hidden"] = np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
+        arrays = read(lens, plan, tuple(plan.words))
+        arrays |= {"exact": write(lens, plan), "anywhere": anywhere(lens, plan)}
+        arrays |= {"hidden": _streams(lens, plan), "hidden_permuted": _of_permuted(lens, plan)}
         _save(folder / BASE, arrays)
         task.advance()
 
 
-def read_run(
-    lens: LogitLens,
-    plan: Plan,
-    checkpoints: Mapping[int, Path],
-    folder: Path,
-    label: str,
-    progress: Progress = SILENT,
-) -> None:
+def _streams(lens: LogitLens, plan: Plan) -> np.ndarray:
+    return np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
+
+
+def _of_permuted(lens: LogitLens, plan: Plan) -> np.ndarray:
+    with permuted(lens.model):
+        return _streams(lens, plan)
+
+
+def read_run(lens: LogitLens, plan: Plan, run: Run, folder: Path, progress: Progress = SILENT) -> None:
     """Every checkpoint after step 0, a file each in `folder`; what is there already is not read again."""
+    checkpoints, (styles, everywhere) = run.checkpoints, plan.of_arm(run.arm)
     later = [step for step in sorted(checkpoints) if step > 0]
     few = list(plan.prompt_ids[:4])
     base = np.asarray(lens.logits(few))
@@ -125,14 +184,18 @@ def read_run(
         _require(
             np.array_equal(base, lens.logits(few)), checkpoints[0], "differs from the base model at step 0"
         )
-    with progress.task(f"read {label}", len(later), "checkpoint") as task:
+    with progress.task(f"read {run.arm} seed {run.seed}", len(later), "checkpoint") as task:
         for step in later:
             path = folder / file_of(step)
             if not _whole(path):
                 with models.adapted(lens.model, checkpoints[step]):
                     applied = not np.array_equal(base, lens.logits(few))
                     _require(applied, checkpoints[step], "changes nothing: it is not applied")
-                    _save(path, read(lens, plan))
+                    last = step == later[-1]
+                    arrays = read(lens, plan, styles if last else plan.trained)
+                    arrays |= {"exact": write(lens, plan)} if last else {}
+                    arrays |= {"anywhere": anywhere(lens, plan)} if last and everywhere else {}
+                    _save(path, arrays)
             task.advance(1, f"step {step}")
 
 
@@ -152,9 +215,10 @@ def assemble(
 ) -> Readings:
     """The `Readings` of a run, from the arrays of the base model and those of each later step."""
     each = [base, *(later[step] for step in sorted(later))]
-    stacked = {name: np.stack([arrays[name] for arrays in each]) for name in base if name != "hidden"}
-    own = np.array(plan.own_answer)
-    right = np.array(plan.answer_ids)[own]
+    empty = {name: np.full_like(base[name], np.nan) for name in ("exact", "anywhere")}
+    each = [empty | dict(arrays) for arrays in each]
+    stacked = {n: np.stack([arrays[n] for arrays in each]) for n in base if not n.startswith("hidden")}
+    own, first = np.array(plan.own_answer), np.array(plan.own_first)
     return Readings(
         arm=arm,
         seed=seed,
@@ -163,12 +227,19 @@ def assemble(
         classes=plan.classes,
         answer_ids=np.array(plan.answer_ids),
         own_answer=own,
-        correct=stacked["top_ids"][:, -1, :, 0] == right[None],
+        first_ids=np.array(plan.first_ids),
+        own_first=first,
         hidden=base["hidden"],
+        hidden_permuted=base["hidden_permuted"],
         token_sets=plan.token_sets,
-        copied=np.array([i in ids for i, ids in zip(right, plan.prompt_ids, strict=True)]),
+        copied=_stands_in(np.array(plan.answer_ids)[own], plan.forced_ids),
+        copied_first=_stands_in(np.array(plan.first_ids)[first], plan.prompt_ids),
         **stacked,
     )
+
+
+def _stands_in(tokens: np.ndarray, before: Sequence[Sequence[int]]) -> np.ndarray:
+    return np.array([token in ids for token, ids in zip(tokens, before, strict=True)])
 
 
 def file_of(step: int) -> str:

@@ -6,7 +6,7 @@ In: what `reader` kept beside the runs. Out: `Readings`, one a run, and the `Stu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,7 +41,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the lens says at every (step, layer, prompt) of one run, at the prompt's last token.
+    """What the lens says at every (step, layer, prompt) of one run.
+
+    At the prompt's last token, but for `answers` and `correct`, which are about the answer's last token.
+    Styles that are not trained on are read at step 0 and, where a claim asks for it, at the last one; NaN
+    (ids: -1) stands elsewhere.
 
     All masses are natural logarithms of probabilities, float32.
     """
@@ -53,15 +57,26 @@ class Readings:
     classes: tuple[str, ...]
     words: Float[np.ndarray, "step layer prompt class"]
     """Log-mass on each class's words, without those that stand in the prompts of the style (`plus`)."""
+    anywhere: Float[np.ndarray, "step layer prompt position class"]
+    """The same at every position, of the trained styles, where a claim asks for it; NaN elsewhere.
+
+    Positions count from the end: the last is the prompt's last token, the first is the earliest that the
+    prompts of all lengths have.
+    """
     glyphs: Float[np.ndarray, "step layer prompt class"]
     """Log-mass on each class's glyphs (`+`), which stand in the prompts: copying, no classifier."""
     random_words: Float[np.ndarray, "step layer prompt set"]
     """Log-mass on frequency-matched random word sets."""
     answers: Float[np.ndarray, "step layer prompt answer"]
-    """Log-probability of each distinct first answer token of the problems read."""
+    """Log-probability of each distinct last answer token of the problems read, where it is predicted: after
+    the prompt and all that comes before it in the right answer."""
     answer_ids: Int[np.ndarray, " answer"]
     own_answer: Int[np.ndarray, " prompt"]
-    """Index into the `answer` axis of the prompt's right first token."""
+    """Index into the `answer` axis of the prompt's right last token."""
+    firsts: Float[np.ndarray, "step layer prompt first"]
+    """Log-probability of each distinct first answer token, at the prompt's last token."""
+    first_ids: Int[np.ndarray, " first"]
+    own_first: Int[np.ndarray, " prompt"]
     top_ids: Int[np.ndarray, "step layer prompt k"]
     top_log_probs: Float[np.ndarray, "step layer prompt k"]
     entropy: Float[np.ndarray, "step layer prompt"]
@@ -69,18 +84,31 @@ class Readings:
     kl: Float[np.ndarray, "step layer prompt"]
     """KL(output layer || layer), in nats."""
     correct: Bool[np.ndarray, "step prompt"]
-    """The model's most likely next token is the right answer's first token."""
+    """The model's most likely token is the right answer's last one, after all that comes before it."""
+    exact: Float[np.ndarray, "step prompt"]
+    """1 where the model, left to write, wrote exactly the right answer, 0 where it did not; NaN where it was
+    not asked to: in styles that were not trained on, and between step 0 and the last checkpoint."""
     hidden: Float[np.ndarray, "layer prompt hidden"]
     """Residual streams of step 0 (the base model), for probes."""
     token_sets: dict[str, dict[str, tuple[int, ...]]]
     """Ids used, by `words` / `glyphs` / `random_words`, then class (random: set name)."""
+    hidden_permuted: Float[np.ndarray, "layer prompt hidden"] | None = None
+    """The same of the base model with the rows of its blocks' weights permuted: a probe's control."""
     copied: Bool[np.ndarray, " prompt"] | None = None
-    """The right answer's first token stands in the prompt: copying, left out of the answer family."""
+    """The right answer's last token stands before it, in prompt or answer: it could be copied, and is left
+    out of the answer family."""
+    copied_first: Bool[np.ndarray, " prompt"] | None = None
+    """The same of its first token."""
 
     @property
     def n_layers(self) -> int:
         """Blocks of the model; the last one is the output layer."""
         return int(self.words.shape[1])
+
+    def steps_of(self, style: str) -> tuple[int, ...]:
+        """Indices into `steps` where prompts of this style were read."""
+        first = next(i for i, p in enumerate(self.prompts) if p.style == style)
+        return tuple(i for i in range(len(self.steps)) if self.top_ids[i, 0, first, 0] >= 0)
 
 
 @dataclass(frozen=True)
@@ -90,9 +118,13 @@ class Study:
     runs: tuple[Readings, ...]
 
     def arm(self, name: str) -> tuple[Readings, ...]:
-        """The runs of an arm, by seed; `base` is step 0 of the first run."""
+        """The runs of an arm, by seed; `base` is step 0 of the first run, `permuted` its weights permuted."""
         if name == "base":
             return self.runs[:1]
+        if name == "permuted":
+            first = self.runs[0]
+            assert first.hidden_permuted is not None
+            return (replace(first, arm=name, hidden=first.hidden_permuted),)
         return tuple(sorted((r for r in self.runs if r.arm == name), key=lambda r: r.seed))
 
 

@@ -28,7 +28,7 @@ from ..store import files
 from ..store.locks import locked
 from ..verdicts.predictions import BANDS
 from ..verdicts.verdict import Verdict
-from . import payload, records, results, tables
+from . import answers, payload, records, results, tables
 from .payload import Decode
 
 PAGE, DATA = "report.html", "report.json"
@@ -164,6 +164,9 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
     return environment.get_template("report.html.jinja").render(
         info=info,
         groups=[(key, list(rows)) for key, rows in groupby(ordered, key=lambda v: (v.prediction, v.claim))],
+        answers=answers.answers(verdicts),
+        classes=list(dict.fromkeys(v.cls for v in verdicts)),
+        anchors={(v.prediction, v.cls): _anchor(v) for v in verdicts},
         summary=tables.counts(verdicts),
         counts={name: sum(v.outcome == name for v in verdicts) for name in tables.BADGES},
         decoded=data["decoded"],
@@ -175,6 +178,11 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         ),
         created=datetime.fromisoformat(info["created"]).strftime("%Y-%m-%d %H:%M %Z"),
     )
+
+
+def _anchor(v: Verdict) -> str:
+    """The id of a verdict's row: letters, digits and dashes, whatever a class is called."""
+    return f"verdict-{hashlib.sha256(f'{v.prediction}/{v.cls}'.encode()).hexdigest()[:8]}"
 
 
 def visible(text: str) -> str:
@@ -237,7 +245,7 @@ def fingerprint_of(study: Study, logs: Mapping[str, Any]) -> str:
     digest = hashlib.blake2b(json.dumps(logs, sort_keys=True, default=str).encode())
     digest.update(files.source_hash(("analysis", "report", "readings", "verdicts")).encode())
     for run in study.runs:
-        for name in (field.name for field in dataclasses.fields(run) if field.name != "hidden"):
+        for name in (field.name for field in dataclasses.fields(run) if "hidden" not in field.name):
             value = getattr(run, name)
             digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
     return digest.hexdigest()

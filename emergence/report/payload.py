@@ -107,10 +107,16 @@ def _arm(study: Study, name: str) -> dict[str, Any]:
         "entropy": nats(lambda r: r.entropy),
         "confusion": {s: np.sum([frames.confusion(r, s) for r in runs], axis=0).tolist() for s in styles},
         "correct": {
-            s: [[_whole(_mean(r.correct[:, frames.chosen(r, c, s)])) for r in runs] for c in first.classes]
+            s: [[_whole(_right(r, frames.chosen(r, c, s))) for r in runs] for c in first.classes]
             for s in styles
         },
     }
+
+
+def _right(run: Readings, where: np.ndarray) -> np.ndarray:
+    """Share of answers whose last token is right, by step; NaN where they were not read."""
+    read = run.top_ids[:, 0, where, 0] >= 0
+    return _mean(np.where(read, run.correct[:, where].astype(float), np.nan))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -126,8 +132,8 @@ def _drill(study: Study, decode: Decode) -> dict[str, Any]:
     known: dict[int, int] = {}
 
     def index(token: int) -> int:
-        if token not in known:
-            known[token] = texts.setdefault(decode(token), len(texts))
+        if token not in known:  # a style that was not read at a step has none
+            known[token] = texts.setdefault(decode(token) if token >= 0 else "", len(texts))
         return known[token]
 
     drills = [_drill_run(run, prompts, index) for run in study.runs]
@@ -135,7 +141,7 @@ def _drill(study: Study, decode: Decode) -> dict[str, Any]:
         "tokens": list(texts),
         "prompts": [
             {"text": p.text, "class": p.cls, "style": p.style, "answer": p.answer, "half": p.half,
-             "first": decode(int(first.answer_ids[first.own_answer[i]]))}
+             "first": decode(int(first.first_ids[first.own_first[i]]))}
             for i, p in ((i, first.prompts[i]) for i in prompts)
         ],
         "drill": drills,
@@ -145,7 +151,7 @@ def _drill(study: Study, decode: Decode) -> dict[str, Any]:
 def _drill_run(run: Readings, prompts: Sequence[int], index: Callable[[int], int]) -> dict[str, Any]:
     picked = np.array(prompts, dtype=np.int64)
     ids = run.top_ids[:, :, picked, 0]
-    answer = frames.own(run, "answer")[:, :, picked]
+    answer = frames.own(run, "first")[:, :, picked]
     words = frames.own(run, "words")[:, :, picked]
     return {
         "arm": run.arm,

@@ -139,7 +139,7 @@ class Task(ABC, Generic[I]):
 
         `text` is what was written after the prompt, without the token that ends it: `56`, ` even`.
         """
-        return float(text.partition("\n")[0].strip() == self.answer(item).strip())
+        return float(says(text, self.answer(item)))
 
     def glyphs(self, cls: str) -> tuple[str, ...]:
         """Signs that stand for a class in the prompts themselves: `+`. Reading them is copying."""
@@ -160,6 +160,11 @@ class Task(ABC, Generic[I]):
             if (value := getattr(self, f.name)) != f.default:
                 found[f.name] = f.metadata.get("spec", lambda plain: plain)(value)
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def says(text: str, answer: str) -> bool:
+    """Whether the first line of what was written after a prompt is exactly the answer, but for spaces."""
+    return text.partition("\n")[0].strip() == answer.strip()
 
 
 def write_jsonl(path: Path, items: Iterable[Item]) -> None:

@@ -113,7 +113,7 @@ class Trainer:
         tuning = models.lora(self._model, self.arm.fine_tune_type, self.arm.lora, start)
         with drawing_from(start), tuning:
             self._require_unchanged(base)
-            self._updates = Updates(self._model, objective, self.arm.learning_rate)
+            self._updates = Updates(self._model, objective, self.arm)
             self._state = self._first_state(record)
             self._to_the_last_checkpoint()
             return self._finish()
@@ -204,7 +204,7 @@ class Trainer:
         """Make one update and return its answer loss in nats; raise where the training has diverged."""
         start, state = time.perf_counter(), self._state
         seed = derived(self.seed, DROPOUT, state.step)
-        total, parts = self._updates.make(self._batches[state.step], seed)
+        total, parts = self._updates.make(state.step, self._batches[state.step], seed)
         state.step += 1
         state.losses.append(parts)
         state.seconds += time.perf_counter() - start

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from ..analysis import evidence, permutation
 from ..analysis.intervals import ALPHA
 from ..analysis.pairs import ENOUGH
-from ..config.settings import Config
+from ..config.settings import UNTRAINED, Config
 from ..errors import UsageError
 from .measurements import TRAINED, few_seeds
 from .predictions import AT_TARGET, BANDS, FAMILIES, TARGET_DEPTH, TESTS, Prediction
@@ -82,9 +82,14 @@ def _task_problems(config: Config) -> Iterator[str]:
 
 def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str]:
     """What makes a prediction meaningless under this config."""
-    arms, task = ["base", *(a.name for a in config.arms)], config.task
-    if p.arm not in arms:
-        yield f"arm {p.arm!r} is not in the config; it has {', '.join(arms)}"
+    arms, task = [*UNTRAINED, *(a.name for a in config.arms)], config.task
+    for arm in (p.arm, *p.against):
+        if arm not in arms:
+            yield f"arm {arm!r} is not in the config; it has {', '.join(arms)}"
+    if p.arm == "permuted" and p.family != "stream":
+        yield f"family {p.family!r} is not read with permuted weights; `stream` is"
+    if p.against and p.test != "predicts correctness":
+        yield f"against={list(p.against)} is for `predicts correctness`; drop it"
     if p.band not in (*BANDS, AT_TARGET):
         yield f"band {p.band!r} is unknown; known bands: {', '.join([*BANDS, AT_TARGET])}"
     if p.family not in FAMILIES:
@@ -112,7 +117,7 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
 
 def _notices(p: Prediction, config: Config) -> Iterator[str]:
     """Why a prediction will be inconclusive, or is about another layer than the one that is trained."""
-    if p.arm == "base":
+    if p.arm in UNTRAINED:
         return
     arm = config.arm(p.arm)
     seeds, steps, depth = len(arm.seeds), arm.checkpoint_steps, arm.classifier_layer_pct
@@ -131,7 +136,7 @@ def _notices(p: Prediction, config: Config) -> Iterator[str]:
 
 def _gone(p: Prediction) -> str:
     """What a claim is where the effect is shown to be negligible."""
-    return "supported" if p.test == "no classifier" else "falsified"
+    return "supported" if p.absence else "falsified"
 
 
 def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str, list[str]]:
@@ -151,7 +156,7 @@ def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str,
     for k, p in enumerate(rows):
         i, family = k * classes, 2 * len(there)
         if adjusted[i] >= p.alpha:
-            what = "can never be refuted" if p.test == "no classifier" else "will be inconclusive"
+            what = "can never be refuted" if p.absence else "will be inconclusive"
             remedy = "split the table" if _orders(p, config) > m else _remedy(p)
             reasons[p.id] = [
                 f"{what}: p is {there[i]:.2g} at best, {adjusted[i]:.2g} after Holm over {family} tests, "

@@ -8,7 +8,7 @@ decided together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from threadpoolctl import threadpool_limits
@@ -22,8 +22,13 @@ from .predictions import Prediction
 from .verdict import ENOUGH_DEALS, Assessment, Outcome, Verdict, undecided_controls
 
 
-def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
+def judge(
+    predictions: Sequence[Prediction], study: Study, only: Collection[str] | None = None
+) -> list[Verdict]:
     """One verdict per (prediction, class), in the table's order. The same study gives the same verdicts.
+
+    `only` are the ids of what can be judged already, where some arms are still to be trained. What is decided
+    then stays decided: the p-values that are not known yet are taken to be 1.
 
     Raises
     ------
@@ -35,12 +40,14 @@ def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
     first = study.runs[0]
     readings.disjoint(first.prompts)
     readings.separate(first.token_sets)
-    claims = [(p, cls) for p in predictions for cls in first.classes]
+    rows = [p for p in predictions if only is None or p.id in only]
+    unknown = checking.SIDES * len(first.classes) * sum(not p.control for p in predictions if p not in rows)
+    claims = [(p, cls) for p in rows for cls in first.classes]
     with threadpool_limits(limits=1):  # the products are small: threads would wait for one another
         measured = Measurements(study, checking.permutations(predictions, len(first.classes)))
         assessments = [criteria.apply(p, cls, measured) for p, cls in claims]
-    there, gone = _adjusted([p for p, _ in claims], assessments)
-    tests = checking.SIDES * sum(not p.control for p, _ in claims)
+    there, gone = _adjusted([p for p, _ in claims], assessments, unknown)
+    tests = checking.SIDES * sum(not p.control for p, _ in claims) + unknown
     verdicts = [
         _decide(p, cls, a, tests, *adjusted)
         for (p, cls), a, *adjusted in zip(claims, assessments, there, gone, strict=True)
@@ -52,7 +59,7 @@ def judge(predictions: Sequence[Prediction], study: Study) -> list[Verdict]:
 
 
 def _adjusted(
-    predictions: Sequence[Prediction], assessments: Sequence[Assessment]
+    predictions: Sequence[Prediction], assessments: Sequence[Assessment], unknown: int = 0
 ) -> tuple[list[float | None], list[float | None]]:
     """Holm over one family: for each claim, the p of "there" and the p of "negligible".
 
@@ -68,8 +75,8 @@ def _adjusted(
         for i, p in enumerate(predictions)
         if sides[side][i] is not None and not p.control
     ]
-    after = permutation.holm([float(sides[side][i] or 0.0) for side, i in family])
-    for (side, i), value in zip(family, after, strict=True):
+    after = permutation.holm([*(float(sides[side][i] or 0.0) for side, i in family), *[1.0] * unknown])
+    for (side, i), value in zip(family, after, strict=False):
         sides[side][i] = float(value)
     return sides[0], sides[1]
 
@@ -107,7 +114,7 @@ def _outcome(
 
     A claim of absence is falsified by what supports any other.
     """
-    absence = p.test == "no classifier"
+    absence = p.absence
     side: Literal["there", "gone"] = "gone" if absence else "there"
     if a.blocked:
         return "inconclusive", a.blocked, side

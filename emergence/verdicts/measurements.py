@@ -17,6 +17,7 @@ from ..analysis.masses import Masses
 from ..analysis.pairs import ENOUGH
 from ..analysis.power import Needs
 from ..analysis.probes import Probes
+from ..config.settings import UNTRAINED
 from ..errors import UsageError
 from ..readings.readings import EVALUATION, Readings, Study
 from .predictions import Prediction, layers
@@ -42,7 +43,7 @@ class Measurements:
         """
         runs = self._study.arm(p.arm)
         if not runs:
-            known = dict.fromkeys(["base", *(r.arm for r in self._study.runs)])
+            known = dict.fromkeys([*UNTRAINED, *(r.arm for r in self._study.runs)])
             raise UsageError(f"{p.id}: arm {p.arm!r} was not run; there are {', '.join(known)}")
         layers(p.band, runs[0].n_layers)
         if not any(q.style == p.style and q.half == EVALUATION for q in runs[0].prompts):
@@ -64,20 +65,23 @@ class Measurements:
 
     def probes(self, p: Prediction) -> Probes:
         """The probes at the layers of the band."""
-        first, key = self.runs(p)[0], (p.style, p.band)
+        first, key = self.runs(p)[0], (p.arm, p.style, p.band)
         if key not in self._probes:
             self._probes[key] = probes.fit_all(first, p.style, layers(p.band, first.n_layers))
         return self._probes[key]
 
     def unlearned(self, p: Prediction, cls: str) -> str:
         """Why the claim says nothing: too few answers are right; empty where none are asked for."""
-        if not p.min_accuracy or p.arm == "base":
+        if not p.min_accuracy or p.arm in UNTRAINED:
             return ""
         runs = self.runs(p)
-        right = float(masses.correct(runs, p.style, cls, len(runs[0].steps) - 1).mean())
+        right = masses.exact(runs, cls, len(runs[0].steps) - 1)
+        if np.isnan(right):
+            return "the model was left to answer in no style that it was trained on"
         if right >= p.min_accuracy:
             return ""
-        return f"the task was not learned: {right:.0%} of answers are right, {p.min_accuracy:.0%} are needed"
+        needed = f"{p.min_accuracy:.0%} are needed"
+        return f"the task was not learned: {right:.0%} of whole answers are right, {needed}"
 
     def token_ids(self, p: Prediction, cls: str, family: str) -> tuple[int, ...]:
         """The tokens whose mass it is: the class's own, every answer's, or those of all random sets."""
@@ -90,7 +94,7 @@ class Measurements:
 
 def step_index(p: Prediction, steps: Sequence[int]) -> int:
     """The base model is step 0; every other claim is about the last checkpoint."""
-    return 0 if p.arm == "base" else len(steps) - 1
+    return 0 if p.arm in UNTRAINED else len(steps) - 1
 
 
 def effect_without_numbers(p: Prediction, m: Masses, statistic: str = "") -> Effect:
@@ -148,7 +152,7 @@ def few_seeds(p: Prediction, seeds: int) -> str:
     Training may work in some seeds and not in others. The base model is one model; a control, and a claim
     read in one or two runs, speak of the runs at hand.
     """
-    if p.arm == "base" or p.control or seeds >= TRAINED or (seeds < 3 and p.min_seeds < 2):
+    if p.arm in UNTRAINED or p.control or seeds >= TRAINED or (seeds < 3 and p.min_seeds < 2):
         return ""
     return f"none of {seeds} seeds has it, but {TRAINED} are needed to speak of training"
 
@@ -168,7 +172,7 @@ def presence_bound(p: Prediction) -> float:
 
 def seeds_that_may_do(p: Prediction, n_seeds: int, absence: bool) -> tuple[int, ...]:
     """Numbers of seeds that a study like this one could have, the fewest first."""
-    if p.arm == "base":
+    if p.arm in UNTRAINED:
         return (1,)
     fewest = TRAINED if absence and not p.control else p.min_seeds
     return tuple(sorted({max(n_seeds, fewest), *(s for s in power.SEEDS if s >= max(n_seeds, fewest))}))

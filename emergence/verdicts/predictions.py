@@ -28,9 +28,10 @@ TESTS = (
     "predicts correctness",
     "replication",
     "probe",
+    "no probe",
 )
 """The criteria by name; `criteria.CRITERIA` has the function of each."""
-FAMILIES = ("words", "answer", "words or answer", "random words", "stream")
+FAMILIES = ("words", "words anywhere", "answer", "words or answer", "random words", "stream")
 TARGET_DEPTH = 0.54
 """Where GPT-OSS's classifier sits, and where the classification term of the arm `classified` is put."""
 
@@ -66,9 +67,10 @@ class Prediction:
     id: str
     claim: str
     arm: str
-    """An arm of the config, or `base`: the model before training."""
+    """An arm of the config, or `base`: the model before training; `permuted` for a probe's control."""
     family: str
-    """Whose mass: `words`, `answer`, `words or answer`, `random words`; `stream` for probes."""
+    """Whose mass: `words` at the prompt's last token, `words anywhere` at each of its tokens, `answer`,
+    `words or answer`, `random words`; `stream` for probes."""
     band: str
     style: str
     test: str
@@ -99,7 +101,15 @@ class Prediction:
     untrained_style: bool = False
     """The claim is about a style that is not trained on."""
     min_accuracy: float = 0.0
-    """Share of held-out answers of the class that must be right after training; 0: not asked for."""
+    """Share of whole held-out answers of the class that the model must write after training; 0: none."""
+
+    against: tuple[str, ...] = ()
+    """Of `predicts correctness`: arms over which it must have gained `threshold`, such as `base`."""
+
+    @property
+    def absence(self) -> bool:
+        """The claim is that there is nothing: it is supported by what falsifies any other."""
+        return self.test.startswith("no ")
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -21,16 +21,17 @@ STYLES = ("symbolic", "worded")
 
 @pytest.fixture(scope="module", params=[False, True], ids=["no copies", "copies"])
 def runs(request: pytest.FixtureRequest) -> tuple[Readings, ...]:
-    """Two runs with words and answers planted; problems share first tokens, prompts may contain their own."""
+    """Two runs with words and answers planted; problems share tokens, prompts may contain their own."""
     plants = [Plant("sft", "words", 2, 0.3), Plant("sft", "answer", 3, 0.4)]
     made = synthetic.study(*plants, arms={"sft": 2}, copying=request.param, shown=SHOWN, **SMALL).runs
-    assert len(made[0].answer_ids) < len(set(p.answer for p in made[0].prompts)), "first tokens are shared"
+    assert len(made[0].answer_ids) < len(set(p.answer for p in made[0].prompts)), "tokens are shared"
     return made
 
 
 def judged(run: Readings, cls: str, style: str, family: str, half: int = 1) -> list[int]:
     """Indices of the prompts that count, by the rules of SCIENCE and not by the code that is tested."""
-    copied = run.copied if family == "answer" and run.copied is not None else np.zeros(len(run.prompts), bool)
+    copied = {"answer": run.copied, "first": run.copied_first}.get(family)
+    copied = np.zeros(len(run.prompts), bool) if copied is None else copied
     return [
         i for i, p in enumerate(run.prompts)
         if (p.cls, p.style, p.half) == (cls, style, half) and not copied[i]
@@ -55,22 +56,23 @@ def test_means_are_those_of_the_masses_that_verdicts_rest_on(runs: tuple[Reading
         assert shown.n == int(half.sum()) == len(judged(runs[0], cls, style, family))
 
 
-@pytest.mark.parametrize("family", ["words", "glyphs", "answer"])
+@pytest.mark.parametrize("family", ["words", "glyphs", "answer", "first"])
 def test_means_equal_a_naive_reference(runs: tuple[Readings, ...], family: str) -> None:
     run = runs[1]
-    log = {"words": run.words, "glyphs": run.glyphs, "answer": run.answers}[family].astype(np.float64)
+    log = {"words": run.words, "glyphs": run.glyphs, "answer": run.answers, "first": run.firsts}[family]
+    log, right = log.astype(np.float64), {"answer": run.own_answer, "first": run.own_first}.get(family)
     for cls, style in itertools.product(OPERATIONS, STYLES):
         mine = judged(run, cls, style, family)
         both = mine + judged(run, cls, style, family, half=0)
         own, other = [], []
         for i in mine:
-            column = run.own_answer[i] if family == "answer" else run.classes.index(cls)
+            column = run.classes.index(cls) if right is None else right[i]
             own.append(math.exp(log[1, 2, i, column]))
-            if family == "answer":
-                mates = [run.own_answer[j] for j in both if j != i]
+            if right is not None:
+                mates = [right[j] for j in both if j != i]
                 differ = [k for k in mates if k != column]
-                # own minus each mate's, as if all of them had another first token
-                share = sum(len({run.own_answer[a], run.own_answer[b]}) > 1 for a, b in pairs(both))
+                # own minus each mate's, as if all of them had another token
+                share = sum(len({right[a], right[b]}) > 1 for a, b in pairs(both))
                 scale = len(pairs(both)) / share
                 apart = sum(own[-1] - math.exp(log[1, 2, i, k]) for k in differ) / len(mates) * scale
                 other.append(own[-1] - apart)
@@ -141,7 +143,7 @@ def test_strengths_hold_the_means_of_every_run(runs: tuple[Readings, ...]) -> No
         np.testing.assert_array_equal(row[["own", "other", "rest", "n", "depth"]].astype(float), expected)
 
 
-@pytest.mark.parametrize("family", ["words", "glyphs", "answer"])
+@pytest.mark.parametrize("family", ["words", "glyphs", "answer", "first"])
 def test_tidy_rows_average_to_the_means(runs: tuple[Readings, ...], family: str) -> None:
     rows = frames.tidy(runs[0])
     rows = rows[(rows["half"] == 1) & (rows["class"] == "multiply") & (rows["style"] == "worded")]
@@ -157,7 +159,10 @@ def test_other_is_empty_exactly_where_nothing_is_compared(runs: tuple[Readings, 
     shown_only = np.array([p.half < 0 for p in run.prompts])
     assert shown_only.sum() == 1
     copied = np.zeros_like(shown_only) if run.copied is None else run.copied
+    first = np.zeros_like(shown_only) if run.copied_first is None else run.copied_first
+    assert (run.copied is None) or (first != copied).any(), "what could be copied is known of each token"
     empty = {"words": shown_only, "glyphs": shown_only, "answer": shown_only | copied}
+    empty["first"] = shown_only | first
     for family, expected in empty.items():
         assert (np.isnan(frames.other(run, family)) == expected).all()
         assert not np.isnan(frames.own(run, family)).any()

@@ -61,3 +61,16 @@ def test_use_lora_and_fine_tune_type_say_the_same(written, kind):
 @pytest.mark.parametrize("written", ["yes", "on", "True", "true", "'yes'"])
 def test_yes_and_on_are_true_where_true_or_false_is_asked_for(written):
     assert config.parse(edited("{method: sft}", f"{{enabled: {written}}}")).arm("sft")
+
+
+def test_an_arm_has_the_schedule_of_the_training_but_for_what_it_says_itself():
+    text = BASE.replace("training:\n", "training:\n  lr_schedule: cosine\n  warmup: 20\n  adam: corrected\n")
+    text = text.replace("{method: sft}", "{method: sft, lr_schedule: constant, warmup: 0, adam: uncorrected}")
+    arms = {arm.name: (arm.lr_schedule, arm.warmup, arm.adam) for arm in config.parse(text).arms}
+    assert arms["classified"] == arms["shuffled"] == ("cosine", 20, "corrected")
+    assert arms["sft"] == ("constant", 0, "uncorrected"), "a warm-up of 0 is said too"
+    assert {(a.lr_schedule, a.warmup, a.adam) for a in config.parse(BASE).arms} == {arms["sft"]}
+
+
+def test_a_warm_up_may_take_all_updates_but_one():
+    assert config.parse(edited("{method: sft}", "{method: sft, warmup: 99}")).arm("sft").warmup == 99

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import pytest
-from configs import BASE, refused
+from configs import BASE, parameters, refused
 from places import ROOT
 from wrong_configs import PROMPTS
 
@@ -44,3 +44,21 @@ def test_test_prompts_are_neither_trained_on_nor_tested():
     splits = experiment.task.split([t.item for t in experiment.test_prompts])
     keys = {p.key for p in splits.train + splits.valid + splits.test}
     assert not keys & {"7 + 8", "3 + 9"}
+
+
+def test_operands_a_and_b_are_asked_under_every_class():
+    experiment = config.parse(parameters("operands: {a: [10, 99], b: [2, 9]}"))
+    assert experiment.task.operands == {"a": (10, 99), "b": (2, 9)}
+    splits = experiment.task.split()
+    asked = {cls: {p.numbers for p in splits.test if p.cls == cls} for cls in experiment.task.classes}
+    assert asked["add"] == asked["subtract"] == asked["multiply"]
+    assert experiment.hash != config.parse(parameters("operands: {a: [10, 98], b: [2, 9]}")).hash
+    assert config.parse(parameters("operands: {b: [2, 9]}")).task.operands == {"a": (2, 99), "b": (2, 9)}
+
+
+def test_a_shown_prompt_is_read_in_a_form_that_is_read():
+    prompts = '  test_prompts:\n    multiply: ["7*8="]\n'
+    [shown] = config.parse(BASE + prompts).test_prompts
+    assert shown.style == "symbolic"
+    [shown] = config.parse(BASE + "  read_styles: [symbolic, tight]\n" + prompts).test_prompts
+    assert (shown.style, shown.note) == ("tight", "")

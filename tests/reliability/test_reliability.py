@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from places import HYPOTHESES, ROOT, TESTS, python_path
+from places import EXAMPLE, ROOT, TESTS, python_path
 
 from emergence.errors import BrokenExperiment
 from emergence.experiment import Experiment
@@ -53,7 +53,7 @@ def make_home(folder: Path) -> Path:
     model = folder / "models" / "wonderland"
     tiny.write_model(model, n_layers=3, hidden=32)
     tiny.write_config(folder, model, arms=ARMS)
-    shutil.copy(HYPOTHESES / "classifier_emergence" / "predictions.py", folder)
+    shutil.copy(EXAMPLE / "classifier_emergence" / "predictions.py", folder)
     return folder
 
 

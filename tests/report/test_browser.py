@@ -200,7 +200,9 @@ def test_every_choice_draws_without_errors(page: tuple[chromium.Page, Path]) -> 
         values = "[...document.querySelectorAll('#controls select')].map((s) => s.value)"
         assert browser.js(values) == [family, quantity, "worded"]
         assert browser.js("document.querySelector('main').innerHTML.includes('NaN')") is False
-        undefined = (family, quantity) in (("answer", "elsewhere"), ("random_words", "apart"))
+        undefined = quantity == {"answer": "elsewhere", "first": "elsewhere", "random_words": "apart"}.get(
+            family
+        )
         maps = 0 if undefined else 3 if quantity in ("entropy", "kl") else 9
         assert browser.js("document.querySelectorAll('#map-grid svg').length") == maps
         assert (

@@ -191,6 +191,8 @@ def study(w: World, **given: np.ndarray) -> Study:
         "arm": "sft" if w.design.arm == "base" else w.design.arm,
         "steps": w.design.steps, "prompts": w.prompts, "classes": CLASSES,
         "answer_ids": np.arange(DIGITS) + 400, "own_answer": last_digits(w),
+        "first_ids": np.arange(DIGITS) + 400, "own_first": last_digits(w),
+        "copied_first": given.get("copied"),
         "hidden": given.get("hidden", np.zeros((layers, n, 2))).astype(np.float32),
         "copied": given.get("copied"), "token_sets": _token_sets(),
         "top_ids": np.zeros((*shape[1:], 1), dtype=np.int64),
@@ -198,6 +200,10 @@ def study(w: World, **given: np.ndarray) -> Study:
         "entropy": np.ones(shape[1:], dtype=np.float32), "kl": np.ones(shape[1:], dtype=np.float32),
     }  # fmt: skip
     runs = [{k: v[s].astype(np.float32) for k, v in log.items()} for s in range(seeds)]
+    for s, run in enumerate(runs):
+        run |= {"firsts": run["answers"], "exact": correct[s].astype(np.float32)}
+        run["anywhere"] = run["words"][:, :, :, None].copy()
+        run["anywhere"][1:-1] = np.nan
     return Study(tuple(Readings(seed=s, correct=correct[s], **runs[s], **same) for s in range(seeds)))
 
 

@@ -1,15 +1,15 @@
-"""The shipped table, judged on small simulated studies whose truth is known: what tests of verdicts share."""
+"""A table of claims, judged on small simulated studies whose truth is known: what tests of verdicts share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from places import HYPOTHESES
+from places import EXAMPLE
 from synthetic import Plant, study
 
 from emergence.verdicts import Prediction, Verdict, judging, load_predictions
 
-HYPOTHESIS = HYPOTHESES / "classifier_emergence"
+HYPOTHESIS = EXAMPLE / "classifier_emergence"
 TABLE = load_predictions(HYPOTHESIS / "predictions.py")
 ROW = {p.id: p for p in TABLE}
 LARGE = {"per_class": 160, "arms": {"sft": 5}}

@@ -8,6 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 HYPOTHESES = ROOT / "hypotheses"
+EXAMPLE = TESTS / "support" / "example"
+"""An experiment of three operations with operands of their own, two styles, thirteen claims. It stays as
+it is, whatever becomes of the shipped one."""
 
 
 def python_path(*folders: Path) -> str:

@@ -10,7 +10,7 @@ import tiny
 import yaml
 from places import HYPOTHESES
 
-SHORT = {"max_steps": 4, "checkpoint_steps": [0, 2, 4], "batch_size": 6, "learning_rate": 5e-3}
+SHORT = {"max_steps": 4, "checkpoint_steps": [0, 2, 4], "batch_size": 6, "learning_rate": 5e-3, "warmup": 0}
 FEW = {"num_valid": 6, "num_test": 30, "lora": {"rank": 4, "alpha": 8}}
 WORDS = {
     "parity": {"even": ["plus"], "odd": ["minus"]},

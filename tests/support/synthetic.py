@@ -94,6 +94,7 @@ class _World:
     answer_ids: np.ndarray
     own: np.ndarray
     copied: np.ndarray | None
+    copied_first: np.ndarray | None
 
 
 def _masks(world: _World, plant: Plant) -> np.ndarray:
@@ -173,12 +174,24 @@ def _run(
         words=log["words"], glyphs=log["glyphs"], random_words=log["random_words"], answers=log["answer"],
         answer_ids=world.answer_ids, own_answer=world.own, top_ids=top_ids, top_log_probs=top_log_probs,
         entropy=entropy, kl=kl, correct=correct, hidden=hidden, copied=world.copied,
+        firsts=log["answer"][..., ::-1], first_ids=world.answer_ids[::-1],
+        own_first=len(world.answer_ids) - 1 - world.own, copied_first=world.copied_first,
+        exact=_asked(world, correct), anywhere=_asked(world, log["words"][:, :, :, None], axis=2),
         token_sets={
             "words": {op: (100 + 2 * i, 101 + 2 * i) for i, op in enumerate(world.operations)},
             "glyphs": {op: (200 + i,) for i, op in enumerate(world.operations)},
             "random_words": {f"random {i}": (300 + 2 * i, 301 + 2 * i) for i in range(6)},
         },
     )  # fmt: skip
+
+
+def _asked(world: _World, values: np.ndarray, axis: int = 1) -> np.ndarray:
+    """The values of what is only read at the first and last step, in the style that is trained on."""
+    found = values.astype(np.float32)
+    found[1:-1] = np.nan
+    untrained = np.array([p.style != "symbolic" for p in world.prompts])
+    found[(slice(None),) * axis + (untrained,)] = np.nan
+    return found
 
 
 def _likeliest(world: _World, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -227,7 +240,8 @@ def study(
 
     `prompt_sd`, `seed_sd` and `wobble` are the standard deviations of planted mass between prompts, seeds and
     checkpoints; with `walk`, what a checkpoint adds stays. `shown` prompts are read after the generated ones.
-    With `copying` the prompts that contain their own answer's first character are known as copied.
+    With `copying` the prompts that contain their own answer's first character are known as copied; of the
+    family `first`, which is the answers' in another order, those that contain its last one.
     """
     rng = np.random.default_rng([rng_seed, 1])
     items = prompts(per_class, styles, operations, rng_seed) + shown
@@ -240,6 +254,7 @@ def study(
         np.array([effect_of[p.key] for p in items]),
         answer_ids.astype(np.int64), own.astype(np.int64),
         np.array([p.answer[0] in p.text for p in items]) if copying else None,
+        np.array([p.answer[-1] in p.text for p in items]) if copying else None,
     )  # fmt: skip
     streams = _hidden(world, plants, hidden, rng)
     runs = [_run(world, arm, seed, plants, streams, rng_seed) for arm, k in arms.items() for seed in range(k)]

@@ -24,7 +24,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from emergence.tasks import vocabulary
-from emergence.tasks.arithmetic import GLYPHS
+from emergence.tasks.arithmetic import FORMS, GLYPHS
 from emergence.tasks.vocabulary import Vocabulary
 
 VOCABULARY = {
@@ -33,6 +33,8 @@ VOCABULARY = {
     "multiply": ("multiply", "times", "product", "*"),
 }
 BYTES = pre_tokenizers.ByteLevel.alphabet()
+SIGNS = sorted({c for forms in FORMS.values() for form in forms.values() for c in form if c not in "{} "})
+"""What prompts are written with, for tokenizers that write nothing else."""
 
 
 def _corpus(repeat: int) -> list[str]:
@@ -67,7 +69,7 @@ def _unigram() -> Tokenizer:
     """As T5: `▁56` is a piece, `56` is not; a space is put before any text, an end after it."""
     words = ["What", "is", "by", "divided", *(w for ws in VOCABULARY.values() for w in ws)]
     words += [w.capitalize() for w in words] + tokenizers_small.FILLER.split()
-    pieces = ["<unk>", "</s>", "▁", *"0123456789+-*=?/\n", "▁=", *words, *(f"▁{w}" for w in words)]
+    pieces = ["<unk>", "</s>", "▁", *"0123456789+-*=?/\n", *SIGNS, "▁=", *words, *(f"▁{w}" for w in words)]
     pieces += [f"▁{n}" for n in range(1000)]
     tok = Tokenizer(models.Unigram([(piece, -5.0) for piece in dict.fromkeys(pieces)], unk_id=0))
     tok.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -97,7 +99,7 @@ def _merging() -> Tokenizer:
     lines = _corpus(10) + [
         f"{a} {s} {b} = {a + b}" for a in range(2, 40) for b in range(2, 12) for s in "+-*"
     ]
-    return _train(tok, lines, [*"0123456789+-*/=?▁\n"], "</s>", 1500)
+    return _train(tok, lines, [*dict.fromkeys(["▁", "\n", *"0123456789", *SIGNS])], "</s>", 1500)
 
 
 KINDS = {

@@ -241,6 +241,47 @@ WRONG = {
         parameters("operands: {divide: [0, 99]}") + "    divide: [divide]\n",
         r":12: parameters.operands.divide: \[0, 99\] holds the divisor 0; begin at 1",
     ),
+    "matched operands beside those of a class": (
+        parameters("operands: {a: [10, 99], b: [2, 9], multiply: [2, 20]}"),
+        ":12: parameters.operands.multiply: is for operands by class, and a for pairs under every class; "
+        "drop one of them$",
+    ),
+    "one matched operand beside those of a class": (
+        parameters("operands: {add: [2, 20], b: [2, 9]}"),
+        ":12: parameters.operands.add: is for operands by class, and b for pairs under every class",
+    ),
+    "too few matched pairs": (
+        parameters("operands: {a: [10, 19], b: [2, 9]}"),
+        r":12: parameters.operands: a in \[10, 19\] with b in \[2, 9\] are 80 pairs with a whole answer "
+        "under every class, but 120 are needed",
+    ),
+    "too many matched pairs": (
+        parameters("operands: {a: [0, 99999], b: [2, 20]}"),
+        ":12: parameters.operands: a and b hold 1900000 pairs, more than 1000000; narrow their ranges$",
+    ),
+    "matched range upside down": (
+        parameters("operands: {a: [99, 10], b: [2, 9]}"),
+        r":12: parameters.operands.a: the lower end is above the upper one; write \[10, 99\]",
+    ),
+    "a third matched operand": (
+        parameters("operands: {a: [10, 99], b: [2, 9], c: [2, 9]}"),
+        "unknown operation 'c'",
+    ),
+    "a warm-up as long as the training": (
+        training("warmup: 100"),
+        ":4: training.warmup: 100 updates of max_steps=100; the rate never arrives: lower it$",
+    ),
+    "a warm-up of an arm as long as its training": (
+        sft("method: sft, warmup: 60, max_steps: 60"),
+        ":7: training.training_methods.sft.warmup: 60 updates of max_steps=60; the rate never arrives",
+    ),
+    "a warm-up that an arm ends before": (
+        training("warmup: 60").replace("{method: sft}", "{method: sft, max_steps: 50}"),
+        ":4: training.warmup: 60 updates of max_steps=50; the rate never arrives",
+    ),
+    "a negative warm-up": (training("warmup: -1"), ":4: training.warmup: -1 should be greater than or equal"),
+    "an unknown schedule": (training("lr_schedule: linear"), ":4: training.lr_schedule: .*cosine"),
+    "an unknown Adam": (training("adam: amsgrad"), ":4: training.adam: .*corrected"),
     "unknown style": (
         parameters("styles: [symbolik]"),
         r":12: parameters.styles\[0\]: unknown value 'symbolik'; did you mean symbolic\?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -50,6 +51,69 @@ def test_the_answer_is_what_the_symbolic_prompt_evaluates_to(problem):
 @given(problems(), st.sampled_from(STYLES))
 def test_a_prompt_is_parsed_back_to_its_problem_and_style(problem, style):
     assert arithmetic.parse(problem.prompt(style)) == (problem, style)
+
+
+def test_every_form_of_every_operation_is_parsed_back_and_is_no_other_form():
+    """Operands that no commuting or swapping leaves as they are: a form that mixed them up would show."""
+    written = {}
+    for style in STYLES:
+        for operation in OPERATIONS:
+            problem = Problem(operation, 96, 8)
+            written[problem.prompt(style)] = problem, style
+    assert len(written) == len(STYLES) * len(OPERATIONS) == 28
+    for text, (problem, style) in written.items():
+        assert arithmetic.parse(text) == (problem, style)
+        assert arithmetic.parse(text, [style]) == (problem, style)
+        assert sorted(re.findall("[0-9]+", text)) == ["8", "96"]
+        assert text[-1] in " =", "the answer begins where the prompt ends"
+        assert not text[-2].isspace()
+
+
+def _respaced(draw: st.DrawFn, text: str) -> str:
+    """The text with other spaces between its words and signs, and other capitals."""
+    parts = re.findall(r"[0-9]+|[^\W0-9]+|[^\w\s]", text)
+    spaced = "".join(part + draw(st.sampled_from(["", " ", "  ", "\t"])) for part in parts)
+    return spaced if draw(st.booleans()) else draw(st.sampled_from([str.upper, str.lower]))(spaced)
+
+
+@given(problems(), st.sampled_from(STYLES), st.data())
+def test_spacing_and_capitals_matter_in_no_form(problem, style, data):
+    text = data.draw(st.composite(_respaced)(problem.prompt(style)))
+    assert arithmetic.parse(text, [style]) == (problem, style)
+
+
+@given(problems(), st.lists(st.sampled_from(STYLES), min_size=1, unique=True))
+def test_a_form_that_is_read_to_the_letter_wins_over_one_that_is_read_loosely(problem, styles):
+    """`7*8=` is tight where tight is read, and otherwise symbolic with other spaces, whatever comes first."""
+    for style in styles:
+        assert arithmetic.parse(problem.prompt(style), styles) == (problem, style)
+    tight = problem.prompt("tight")
+    if "symbolic" in styles and "tight" not in styles:
+        assert arithmetic.parse(tight, styles) == (problem, "symbolic")
+    if "tight" in styles and "symbolic" not in styles:
+        assert arithmetic.parse(problem.prompt("symbolic"), styles) == (problem, "tight")
+
+
+@given(problems(), st.sampled_from(STYLES), st.lists(st.sampled_from(STYLES), min_size=1, unique=True))
+def test_a_prompt_is_parsed_in_none_of_the_styles_but_the_given_ones(problem, style, styles):
+    alike = {"symbolic", "tight"}
+    text = problem.prompt(style)
+    if style in styles or (style in alike and alike & set(styles)):
+        assert arithmetic.parse(text, styles)[1] in styles
+    else:
+        with pytest.raises(UsageError, match="is no arithmetic prompt; write it like"):
+            arithmetic.parse(text, styles)
+
+
+def test_the_forms_differ_in_what_names_the_operation():
+    """A sign, a word, or only what happens: no form of the last two kinds has a sign."""
+    signs = set("+-*/−×÷")
+    with_signs = {style for style in STYLES if signs & set(Problem("divide", 96, 8).prompt(style))}
+    assert with_signs == {"symbolic", "tight", "signs"}
+    named = re.compile("add|plus|sum|subtract|minus|difference|multipl|times|product|divi|quotient", re.I)
+    for style in STYLES:
+        says = [named.search(Problem(op, 96, 8).prompt(style)) is not None for op in OPERATIONS]
+        assert says == [style in ("worded", "command", "noun")] * 4, style
 
 
 @given(st.sampled_from(("add", "multiply")), st.integers(0, 9999), st.integers(0, 9999), st.integers(0, 9999))
@@ -220,7 +284,7 @@ def test_splits_that_share_a_mirrored_problem_are_refused():
 
 
 def test_an_unknown_style_is_refused():
-    with pytest.raises(UsageError, match="symbolic, worded"):
+    with pytest.raises(UsageError, match=f"unknown prompt style 'roman'; known: {', '.join(STYLES)}"):
         Problem("add", 1, 2).prompt("roman")
 
 
@@ -280,7 +344,8 @@ def test_the_answer_of_a_problem_earns_its_reward_and_no_other_answer_does(one, 
 
 @given(problems(), st.sampled_from(STYLES))
 def test_a_shown_prompt_is_its_problem(problem, style):
-    shown = ranges(OPERATIONS).shown(problem.prompt(style), problem.cls, problem.answer)
+    drawing = ranges(OPERATIONS, read_styles=STYLES)
+    shown = drawing.shown(problem.prompt(style), problem.cls, problem.answer)
     assert (shown.item, shown.style, shown.text, shown.note) == (problem, style, problem.prompt(style), "")
 
 
@@ -302,6 +367,16 @@ def test_a_shown_prompt_that_is_written_otherwise_is_read_as_it_is_and_told():
     shown = ranges().shown("7*8=", "multiply")
     assert (shown.item, shown.text) == (Problem("multiply", 7, 8), "7*8=")
     assert shown.note == "'7*8=' is read as it is; what is trained on is '7 * 8 = '"
+
+
+def test_a_shown_prompt_is_of_a_form_that_is_read_where_it_can_be():
+    problem = Problem("multiply", 7, 8)
+    loose = ranges(read_styles=("worded", "symbolic")).shown("7*8=", "multiply")
+    assert (loose.style, loose.item) == ("symbolic", problem)
+    exact = ranges(read_styles=("symbolic", "tight")).shown("7*8=", "multiply")
+    assert (exact.style, exact.item, exact.note) == ("tight", problem, "")
+    with pytest.raises(UsageError, match="is story, which read_styles leaves out"):
+        ranges(("divide",)).shown("Ann shares 56 coins among 7 friends. Each of them has ", "divide")
 
 
 def test_operands_are_those_named_or_the_usual_ones():

@@ -123,9 +123,16 @@ def test_its_rows_are_encoded_and_noted(tokenizer):
 
 def test_its_plan_has_keys_labels_numbers_and_one_half_a_problem(made):
     assert len(made.prompts) == 2 * 2 * 48 + 1
-    assert Counter((p.cls, p.style, p.half) for p in made.prompts if p.half >= 0) == {
-        (cls, style, half): 24 for cls in TASK.classes for style in TASK.read_styles for half in (0, 1)
-    }
+    judged = [p for p in made.prompts if p.half >= 0]
+    halves = {(p.cls, p.numbers): p.half for p in judged}
+    assert len(halves) == 2 * 48
+    assert all(p.half == halves[p.cls, p.numbers] for p in judged), "one half in every style"
+    assert Counter(half for (cls, _), half in halves.items() if cls == "larger") == {0: 24, 1: 24}
+    shared = [numbers for cls, numbers in halves if cls == "smaller" and ("larger", numbers) in halves]
+    assert shared
+    assert all(halves["smaller", numbers] == halves["larger", numbers] for numbers in shared)
+    first = sum(half == 0 for (cls, _), half in halves.items() if cls == "smaller")
+    assert abs(first - 24) <= len(shared), "the others are dealt in turn"
     assert made.glyphs == {"larger": (), "smaller": ()}
     last = made.prompts[-1]
     assert (last.text, last.half, last.key) == ("larger(31,47) = ", -1, "larger of 31 and 47")
@@ -155,11 +162,14 @@ def test_its_answers_are_shuffled_within_the_class_as_its_prompts_name_it(tokeni
 def _read(prompts: tuple[Prompt, ...], hidden: np.ndarray) -> Readings:
     """Readings of step 0 of which nothing but the streams says anything."""
     layers, n = hidden.shape[:2]
-    empty = {"words": 2, "glyphs": 2, "random_words": 1, "answers": 1, "top_log_probs": 1}
+    empty = {"words": 2, "glyphs": 2, "random_words": 1, "answers": 1, "firsts": 1, "top_log_probs": 1}
     arrays = {name: np.zeros((1, layers, n, width), np.float32) for name, width in empty.items()}
     arrays |= {name: np.zeros((1, layers, n), np.float32) for name in ("entropy", "kl")}
-    ids = {"top_ids": np.zeros((1, layers, n, 1), int), "answer_ids": np.zeros(1, int)}
-    rest = {"own_answer": np.zeros(n, int), "correct": np.zeros((1, n), bool), "token_sets": {}}
+    arrays |= {"anywhere": np.zeros((1, layers, n, 1, 2), np.float32), "exact": np.zeros((1, n), np.float32)}
+    ids = {"top_ids": np.zeros((1, layers, n, 1), int)}
+    ids |= {name: np.zeros(1, int) for name in ("answer_ids", "first_ids")}
+    ids |= {name: np.zeros(n, int) for name in ("own_answer", "own_first")}
+    rest = {"correct": np.zeros((1, n), bool), "token_sets": {}}
     fixed = {"arm": "sft", "seed": 0, "steps": (0,), "classes": TASK.classes}
     return Readings(prompts=prompts, hidden=hidden, **fixed, **arrays, **ids, **rest)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 
 import pytest
-from places import HYPOTHESES
+from places import EXAMPLE, HYPOTHESES
 
 from emergence.analysis import probes
 from emergence.config import loading as config
@@ -31,12 +31,17 @@ DATA = {
         "test": "2f90eed1b33195137c482bf92848d6d26501b7619b814ef820aed867a7eacfa0",
     },
 }
-HALVES = {
+# As they were dealt before operands that two classes share went to one half, which moved one item: `MOVED`.
+DEALT = {
     "classifier_emergence": (
         "100111101100011000101001101101011100111111000010110110101110110001011100010100001111001100001100"
         "001011111110011011101000000010000110010111011100100110011100010001000010010111011001"
     ),
     "parity": "00011111111000101010111001100000001110110110101111000100011100000111000111010100",
+}
+MOVED = {
+    "classifier_emergence": {"37 * 39": "37 + 39", "7 - 5": "5 + 7", "25 * 40": "40 - 25"},
+    "parity": {},
 }
 PROMPTS = {"classifier_emergence": "bfb07b55b98e816c", "parity": "627a0282a08cb4ab"}
 CONTROL = {"types": "86a2e8b64674aef7", 0: "db743a51938c4160", 1: "6aeddc716f4aa887"}
@@ -49,7 +54,8 @@ def _digest(value: object) -> str:
 
 
 def _loaded(name):
-    loaded = config.load(HYPOTHESES / name / "config.yaml")
+    root = EXAMPLE if (EXAMPLE / name).is_dir() else HYPOTHESES
+    loaded = config.load(root / name / "config.yaml")
     return loaded.task, loaded.task.split([shown.item for shown in loaded.test_prompts])
 
 
@@ -72,12 +78,24 @@ def test_the_splits_are_what_they_were(experiment):
     assert {part: content_hash(getattr(splits, part)) for part in DATA[name]} == DATA[name]
 
 
-def test_the_halves_and_prompts_are_what_they_were(experiment):
+def test_the_halves_are_what_they_were_but_for_operands_that_another_class_has(experiment):
     name, task, splits = experiment
-    half = halves(splits.test, task.seed)
-    assert "".join(str(half[item]) for item in splits.test) == HALVES[name]
-    prompts = [[p.text, p.cls, p.answer, p.style, p.half] for p in _prompts(task, splits)]
-    assert _digest(prompts) == PROMPTS[name]
+    half, dealt = halves(splits.test, task.seed), dict(zip(splits.test, map(int, DEALT[name]), strict=True))
+    moved = {item: half[item] for item in splits.test if half[item] != dealt[item]}
+    assert [item.key for item in moved] == list(MOVED[name])
+    for item, to in moved.items():
+        [mate] = [
+            other for other in splits.test if sorted(other.numbers) == sorted(item.numbers) and other != item
+        ]
+        assert mate.key == MOVED[name][item.key]
+        assert dealt[mate] == half[mate] == to
+
+
+def test_the_prompts_are_what_they_were(experiment):
+    name, task, splits = experiment
+    dealt = [int(half) for half in DEALT[name]] * len(task.read_styles)
+    made = zip(_prompts(task, splits), dealt, strict=True)
+    assert _digest([[p.text, p.cls, p.answer, p.style, half] for p, half in made]) == PROMPTS[name]
 
 
 def test_shuffled_answers_and_batches_are_what_they_were(experiment):

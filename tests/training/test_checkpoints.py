@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny_training import LORA
+from tiny_training import LORA, arm
 
 from emergence.lens.logit_lens import LogitLens
 from emergence.models import loading as models
@@ -19,6 +19,7 @@ from emergence.training.checkpoints import RunFolder, State, flat
 from emergence.training.objectives import Objective
 from emergence.training.updates import Updates
 
+ARM = arm(learning_rate=1e-3)
 STATE = State(
     step=3, losses=[[1.5], [0.1 + 0.2]], log=[{"step": 0, "valid_loss": 2.0, "train_loss": None}], seconds=0.1
 )
@@ -33,9 +34,9 @@ def objective(loaded):
 def tuned(loaded, objective, data):
     """The tiny model after two updates, and the updates themselves."""
     with models.lora(loaded[0], "lora", LORA, 3) as model:
-        updates = Updates(model, objective, 1e-3)
-        for start in (0, 8):
-            updates.make(collate(data[0][start : start + 8]), 0)
+        updates = Updates(model, objective, ARM)
+        for step in (0, 1):
+            updates.make(step, collate(data[0][8 * step : 8 * step + 8]), 0)
         yield model, updates
 
 
@@ -65,9 +66,9 @@ def test_a_state_comes_back_to_the_bit(tmp_path, tuned, loaded, objective, data)
     folder = RunFolder(tmp_path, "me")
     write(folder, model, updates)
     kept = arrays(model, updates.optimizer)
-    updates.make(collate(data[0][16:24]), 0)
+    updates.make(2, collate(data[0][16:24]), 0)
     assert any(not np.array_equal(v, kept[k]) for k, v in arrays(model, updates.optimizer).items())
-    other = Updates(model, objective, 1e-3)
+    other = Updates(model, objective, ARM)
     record = RunFolder(tmp_path, "me").record(refused)
     assert record is not None
     assert "result" not in record

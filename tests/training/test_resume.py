@@ -63,12 +63,33 @@ def crash() -> None:
     raise Crash
 
 
+SCHEDULED = ARM.model_copy(update={"lr_schedule": "cosine", "warmup": 5, "adam": "corrected"})
+"""A rate and a correction that change with every update: one that begins anew shows in the weights."""
+
+
+@pytest.fixture(scope="module")
+def scheduled(go, tmp_path_factory):
+    run = tmp_path_factory.mktemp("scheduled")
+    go(run, arm=SCHEDULED)
+    return written(run)
+
+
 @pytest.mark.parametrize("at", [1, 4, 5, 13])
 def test_a_run_that_crashed_anywhere_ends_as_if_it_had_not(go, whole, tmp_path, at):
     with pytest.raises(Crash):
         go(tmp_path, Stop(at, crash))
     go(tmp_path)
     assert written(tmp_path) == whole
+
+
+@pytest.mark.parametrize("at", [1, 5, 13])
+def test_so_does_one_whose_rate_and_correction_change_with_every_update(go, whole, scheduled, tmp_path, at):
+    with pytest.raises(Crash):
+        go(tmp_path, Stop(at, crash), SCHEDULED)
+    go(tmp_path, arm=SCHEDULED)
+    assert written(tmp_path) == scheduled
+    last = "checkpoints/0000012/adapters.safetensors"
+    assert scheduled[last] != whole[last], "they do change"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -111,6 +132,9 @@ OTHERS = {
     "seed": {"seed": 8},
     "method": {"arm": ARM.model_copy(update={"method": "shuffled"})},
     "rate": {"arm": ARM.model_copy(update={"learning_rate": 6e-3})},
+    "schedule": {"arm": ARM.model_copy(update={"lr_schedule": "cosine"})},
+    "warm-up": {"arm": ARM.model_copy(update={"warmup": 2})},
+    "Adam": {"arm": ARM.model_copy(update={"adam": "corrected"})},
     "adapter": {"arm": ARM.model_copy(update={"lora": LoRA(rank=4, alpha=9.0, dropout=0.1)})},
 }
 

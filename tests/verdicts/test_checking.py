@@ -49,7 +49,7 @@ def test_a_threshold_that_is_not_above_what_is_negligible_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"arm": "grpo"}, "E1: arm 'grpo' is not in the config; it has base, sft"),
+        ({"arm": "grpo"}, "E1: arm 'grpo' is not in the config; it has base, permuted, sft"),
         ({"band": "upper"}, "E1: band 'upper' is unknown; known bands: intermediate, middle, at 54 %"),
         ({"style": "sung"}, "E1: style 'sung' is not read"),
         ({"family": "colours"}, "E1: family 'colours' is unknown"),

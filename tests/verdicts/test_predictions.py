@@ -92,6 +92,7 @@ def test_defaults_are_part_of_what_was_frozen():
     assert defaults == {
         "threshold": 0.1, "negligible": 0.05, "alpha": 0.01, "emerges": False, "any_step": False,
         "min_seeds": 1, "control": False, "premise": "", "untrained_style": False, "min_accuracy": 0.0,
+        "against": (),
     }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ function drawTraining() {
   for (const arm of ARMS) {
     const series = CLASSES.map((name, index) => { const rows = arm.correct[state.style][index], y = arm.steps.map((_, s) => mean(rows.map((r) => r[s])));
       const at = (f) => arm.steps.map((_, s) => y[s] == null ? null : f(...rows.map((r) => r[s])) / SCALE); return { name, index, x: arm.steps, y: y.map((v) => v == null ? null : v / SCALE), low: at(Math.min), high: at(Math.max) }; });
-    add(grid, card(`${arm.name}: held-out prompts whose first answer token is right (${state.style})`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top: 1, name: `${arm.name}: held-out accuracy`, xName: "step", ticks: ticksFor(arm.steps), say }), legend(series)));
+    add(grid, card(`${arm.name}: held-out prompts whose last answer token is right (${state.style})`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top: 1, name: `${arm.name}: held-out accuracy`, xName: "step", ticks: ticksFor(arm.steps), say }), legend(series)));
   }
 }
 

@@ -24,6 +24,7 @@ CRITERIA: dict[str, Criterion] = {
     "predicts correctness": correctness.assess,
     "replication": replication.assess,
     "probe": probe.assess,
+    "no probe": probe.assess,
 }
 """By the name that `Prediction.test` has for it."""
 

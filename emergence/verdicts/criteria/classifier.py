@@ -27,6 +27,13 @@ from .sentences import blocked, part, percent, share
 
 _COPIED_FROM = {"words": "glyphs"}
 """The family whose mass would be copying, where a family has one."""
+_READ = {
+    "words": "logit lens, last prompt token",
+    "words anywhere": "logit lens, every position",
+    "glyphs": "logit lens, last prompt token",
+    "random words": "logit lens, last prompt token",
+    "answer": "logit lens, where the answer's last token is predicted",
+}
 _KINDS = {
     "classifier": "a classifier",
     "bias": "a bias, no classifier (the mass is there whichever the prompt)",
@@ -53,6 +60,8 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     details = _details(e, cell, kind) | {"ceiling": absence.high}
     if family == "words" and not p.any_step:
         details |= _confusion(p, measured, e.step, int(m.layer[cell]))
+    if m.position is not None:
+        details["position"] = int(m.position[cell])
     weakest = e.weakest(p.threshold)
     effect = replace(
         effect,
@@ -88,7 +97,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
 def _constant(e: Evidence, cell: int) -> str:
     if not e.constant():
         return ""
-    return f"every prompt reads the same at L{e.masses.layer[cell]}: no interval can be given"
+    return f"every prompt reads the same at {e.masses.place(cell)}: no interval can be given"
 
 
 def _step(m: Masses, e: Evidence, cell: int) -> int:
@@ -142,10 +151,10 @@ def _onset(p: Prediction, measured: Measurements, m: Masses) -> tuple[int | None
 
 def _sentence(e: Evidence, p: Prediction, weakest: str) -> str:
     """One clause with the part that decides, and strength beside it; the others are in the details."""
-    m, (one, two) = e.masses, e.chosen[0]
-    place = f"L{m.layer[one]}"
+    m, (one, two) = e.masses, map(int, e.chosen[0])
+    place = m.place(one)
     if one != two:
-        place += f" and L{m.layer[two]} (each half of the prompts chose for the other)"
+        place += f" and {m.place(two)} (each half of the prompts chose for the other)"
     bound = percent(e.bound(weakest, p.threshold))
     decides = f"at {place} {part(weakest, m.family)} is {share(e.judged[weakest], 0)}, against {bound}"
     if weakest == evidence.STRENGTH:
@@ -201,7 +210,7 @@ def _needs(e: Evidence, absence: Absence, p: Prediction, alpha: float) -> tuple[
 
 def _least_sure(e: Evidence, absence: Absence, p: Prediction) -> str:
     return (
-        f"at L{e.masses.layer[absence.cell]} {part(absence.name, e.masses.family)} is "
+        f"at {e.masses.place(absence.cell)} {part(absence.name, e.masses.family)} is "
         f"{percent(absence.estimate)}, 95 % bound {percent(absence.high)}, against {percent(p.negligible)}"
     )
 
@@ -212,8 +221,8 @@ def negligible(e: Evidence, absence: Absence, p: Prediction) -> str:
     runs = "" if n == 1 else f" in each of {n} seeds"
     seeds = "" if p.arm == "base" or p.control else f"; {measurements.excluded(n)}"
     return (
-        f"a part of it is below {percent(p.negligible)} at every layer of the band{runs} (logit lens, last "
-        f"prompt token); least surely {_least_sure(e, absence, p)}{seeds}"
+        f"a part of it is below {percent(p.negligible)} at every layer of the band{runs} "
+        f"({_READ[e.masses.family]}); least surely {_least_sure(e, absence, p)}{seeds}"
     )
 
 

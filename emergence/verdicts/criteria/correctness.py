@@ -1,37 +1,63 @@
 """`predicts correctness`: is a prompt with more own-answer mass answered right more often.
 
 The AUROC of mass for correctness, prompt by prompt, at the layers that the halves chose for strength; chance
-is 0.5. A seed in which hardly any answer is right, or hardly any wrong, says nothing and counts as no seed.
+is 0.5. It is taken at the checkpoint where most nearly half of the answers are right: where all are, there is
+nothing to predict. A seed in which hardly any answer is right, or hardly any wrong, counts as no seed.
+
+With `against` the statistic is the gain over other arms: every model answers rightly more often where its own
+middle layers hold the answer, also one that was never trained.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+from jaxtyping import Bool, Float
 from scipy import special
 
-from ...analysis import evidence, masses, permutation, power
-from ...analysis.permutation import FEWEST
+from ...analysis import evidence, intervals, masses, permutation, power
+from ...analysis.masses import Masses
+from ...analysis.permutation import FEWEST, Area
+from ...config.settings import UNTRAINED
 from .. import measurements
 from ..measurements import Measurements
 from ..predictions import Prediction
 from ..verdict import Assessment
 from .sentences import blocked
 
+_HALF = 0.5
+"""The AUROC of a mass that predicts nothing."""
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """Mass and correctness of one arm at the checkpoint where it is judged."""
+
+    m: Masses
+    step: int
+    score: Float[np.ndarray, "seed prompt deal"]
+    right: Bool[np.ndarray, "seed prompt"]
+    layer: int
+
+    def area(self, deal: int) -> Area | None:
+        """The AUROC in one deal of the prompts."""
+        return permutation.area(self.score[..., deal], self.right, self.m.deals[deal])
+
 
 def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Assessment:
-    """The AUROC with its interval and permutation p."""
+    """The AUROC, or its gain, with interval and p."""
     m = measured.masses(p, cls, family)
-    effect = measurements.effect_without_numbers(p, m, "AUROC")
+    effect = measurements.effect_without_numbers(p, m, "gain of AUROC" if p.against else "AUROC")
     if empty := measurements.unmeasured(p, m):
         return Assessment(effect, blocked=empty)
-    step = measurements.step_index(p, m.steps)
-    cells, right = evidence.cells_of_strength(m, step), masses.correct(measured.runs(p), p.style, cls, step)
-    score = evidence.at(m.own[:, step], cells)
-    area = permutation.predicts(score[..., 0], right, m.deals[0], measured.permutations(p))
+    own = _arm(p, cls, family, measured)
+    area = permutation.predicts(own.score[..., 0], own.right, m.deals[0], measured.permutations(p))
     if area is None:
-        fewer = min(right.sum(), (~right).sum())
-        which = "right" if right.mean() > 0.5 else "wrong"
+        fewer = min(own.right.sum(), (~own.right).sum())
+        which = "right" if own.right.mean() > 0.5 else "wrong"
         many = f"all answers are {which}" if not fewer else f"nearly all answers are {which}"
         return Assessment(effect, blocked=f"{many}: nothing to predict")
     reason = measurements.undecidable(p, m)
@@ -39,28 +65,29 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         reason = reason or (
             f"fewer than {FEWEST} answers are right, or wrong, in all but {area.usable} of {m.n_seeds} runs"
         )
-    bound = measurements.presence_bound(p)
-    areas = [permutation.area(score[..., d], right, half) for d, half in enumerate(m.deals)]
-    held = [a is not None and a.low > bound for a in areas]
-    layer = int(m.layer[cells[0, 0]])
-    sentence = (
-        f"at L{layer} own-answer mass tells right from wrong answers with AUROC {area.estimate:.2f} "
-        f"[{area.low:.2f}, {area.high:.2f}], against {bound:.2f}; {right.mean():.0%} are right"
-    )
+    others = {arm: _arm(replace(p, arm=arm), cls, family, measured) for arm in p.against}
+    deals = range(len(m.deals))
+    gains = [_gain(own.area(d), [other.area(d) for other in others.values()]) for d in deals]
+    gain, bound = gains[0], measurements.presence_bound(p)
+    assert gain is not None
+    held = [g is not None and g.low > bound for g in gains]
+    chance = 0.0 if p.against else _HALF
+    p_chance = float(special.stdtr(gain.df, -(gain.estimate - chance) / max(gain.se, 1e-9)))
+    sentence = _sentence(own, area, gain, {a: other.area(0) for a, other in others.items()}, bound)
     effect = replace(
         effect,
-        estimate=area.estimate,
-        low=area.low,
-        high=area.high,
-        baseline=0.5,
-        layer=layer,
-        step=m.steps[step],
+        estimate=gain.estimate,
+        low=gain.low,
+        high=gain.high,
+        baseline=chance,
+        layer=own.layer,
+        step=m.steps[own.step],
         token_ids=measured.token_ids(p, cls, family),
-        details={"accuracy": float(right.mean()), "usable_seeds": area.usable},
+        details={"accuracy": float(own.right.mean()), "usable_seeds": area.usable, "auroc": area.estimate},
     )
-    p_gone = float(special.stdtr(area.df, (area.estimate - p.negligible) / max(area.se, 1e-9)))
+    p_gone = float(special.stdtr(gain.df, (gain.estimate - p.negligible) / max(gain.se, 1e-9)))
     return Assessment(
-        effect=replace(effect, threshold=bound, p=area.p),
+        effect=replace(effect, threshold=bound, p=max(area.p, p_chance) if p.against else area.p),
         gone=replace(effect, threshold=p.negligible, p=p_gone),
         holds=held[0],
         stands=sum(h == held[0] for h in held),
@@ -74,8 +101,49 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
             power.needs_by_error(
                 m.n,
                 max(m.n_seeds, p.min_seeds),
-                max(area.estimate - bound, p.negligible - area.estimate),
-                area.se,
+                max(gain.estimate - bound, p.negligible - gain.estimate),
+                gain.se,
             ),
         ),
     )
+
+
+def _arm(p: Prediction, cls: str, family: str, measured: Measurements) -> _Arm:
+    m, runs = measured.masses(p, cls, family), measured.runs(p)
+    every = [masses.correct(runs, p.style, cls, t) for t in range(len(m.steps))]
+    step = 0 if p.arm in UNTRAINED else _half_learned([float(right.mean()) for right in every])
+    cells = evidence.cells_of_strength(m, step)
+    return _Arm(m, step, evidence.at(m.own[:, step], cells), every[step], int(m.layer[cells[0, 0]]))
+
+
+def _half_learned(shares: Sequence[float]) -> int:
+    """The checkpoint after step 0 whose share of right answers is nearest to a half; the last of equals."""
+    return min(range(1, len(shares)), key=lambda t: (abs(shares[t] - 0.5), -t), default=0)
+
+
+def _gain(own: Area | None, others: Sequence[Area | None]) -> Area | None:
+    """What the own AUROC has over the largest of the others, as their intervals have it."""
+    if own is None or not others:
+        return own
+    most = max((a for a in others if a), key=lambda a: a.estimate, default=None)
+    if most is None or most.estimate < _HALF:  # nothing to predict there, or nothing that predicts
+        most = replace(own, estimate=_HALF, se=0.0)
+    se, df = math.hypot(own.se, most.se), min(own.df, most.df)
+    reach = float(special.stdtrit(df, (1 + intervals.LEVEL) / 2)) * se
+    gain = own.estimate - most.estimate
+    return replace(own, estimate=gain, low=gain - reach, high=gain + reach, se=se, df=df)
+
+
+def _sentence(own: _Arm, area: Area, gain: Area, others: dict[str, Area | None], bound: float) -> str:
+    step = own.m.steps[own.step]
+    shown = f"AUROC {area.estimate:.2f} [{area.low:.2f}, {area.high:.2f}]"
+    tells = f"at L{own.layer} own-answer mass tells right from wrong answers with {shown}"
+    right = f"{own.right.mean():.0%} are right at step {step}"
+    if not others:
+        return f"{tells}, against {bound:.2f}; {right}"
+    said = ", ".join(
+        f"{arm} {other.estimate:.2f}" if other else f"{arm} nothing to predict"
+        for arm, other in others.items()
+    )
+    gained = f"gain {gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}], against {bound:.2f}"
+    return f"{tells} ({said}): {gained}; {right}"

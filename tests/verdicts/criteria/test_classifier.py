@@ -237,13 +237,17 @@ def test_a_claim_about_a_task_that_was_not_learned_is_inconclusive():
     world = study(Plant("sft", "answer", 5), **SMALL, arms={"sft": 3})
     right, wrong = [], []
     for r in world.runs:
-        right.append(dataclasses.replace(r, correct=np.ones_like(r.correct)))
-        wrong.append(dataclasses.replace(r, correct=np.zeros_like(r.correct)))
+        # Where it was asked, each time the other way round than the last tokens say.
+        asked = np.where(np.isnan(r.exact), np.nan, np.float32(1))
+        right.append(dataclasses.replace(r, exact=asked, correct=np.zeros_like(r.correct)))
+        wrong.append(dataclasses.replace(r, exact=0 * asked, correct=np.ones_like(r.correct)))
     assert {v.outcome for v in judging.judge([claim], type(world)(tuple(right)))} == {"supported"}
     found = judging.judge([claim], type(world)(tuple(wrong)))
     assert {v.outcome for v in found} == {"inconclusive"}
     assert all(
-        v.reason.startswith("the task was not learned: 0% of answers are right, 90% are needed. Here at L5")
+        v.reason.startswith(
+            "the task was not learned: 0% of whole answers are right, 90% are needed. Here at L5"
+        )
         for v in found
     )
 

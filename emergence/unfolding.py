@@ -1,0 +1,70 @@
+"""Training run by run, with each verdict told as soon as what it needs is there.
+
+What needs the base model alone is judged before anything is trained, the claims about an arm when its last
+seed is trained and read. A decision that is told does not change: see `verdicts.judge`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from . import provenance, readings, verdicts
+from .config.settings import UNTRAINED
+from .progress import clock
+from .verdicts.predictions import Prediction
+
+if TYPE_CHECKING:
+    from .experiment import Experiment
+    from .training import Run
+
+
+def runs(experiment: Experiment) -> Iterator[Run]:
+    """Every arm and seed of the config, from the store or trained now."""
+    wanted = [(arm, seed) for arm in experiment.config.arms for seed in arm.seeds]
+    missing = provenance.require_space(experiment, wanted)
+    if not missing:
+        yield from (experiment.train(arm, seed) for arm, seed in wanted)
+        return
+    told: set[str] = set()
+    found: list[Run] = []
+    left, spent, made = sum(arm.max_steps for arm, _ in missing), 0.0, 0
+    _tell(experiment, [], (), told)
+    for arm, group in groupby(wanted, lambda pair: pair[0]):
+        for _, seed in group:
+            start = time.monotonic()
+            found.append(experiment.train(arm, seed))
+            if (arm, seed) in missing:
+                left, made = left - arm.max_steps, made + arm.max_steps
+                spent += time.monotonic() - start
+                rest = f"about {clock(left * spent / made)} of training left" if left else "all are trained"
+                experiment.progress.line(f"{len(found)} of {len(wanted)} runs; {rest}")
+            yield found[-1]
+        if len(found) < len(wanted):  # else all are judged next
+            _tell(experiment, found, {run.arm for run in found}, told)
+
+
+def _tell(experiment: Experiment, found: Sequence[Run], arms: Collection[str], told: set[str]) -> None:
+    """Judge what can be judged by now and was not before, a line each."""
+    table = experiment.predictions
+    ready = {p.id for p in table if _ready(p, arms)}
+    ready = {p.id for p in table if p.id in ready and (not p.premise or p.premise in ready)}
+    if not ready - told:
+        return
+    spec = provenance.reading_spec(experiment.plan, experiment.source)
+    study = readings.read_study(
+        experiment.lens, experiment.plan, found, experiment.store, spec, experiment.progress
+    )
+    premises = {p.premise for p in table if p.id in ready - told and p.premise}
+    for verdict in verdicts.judge(table, study, (ready - told) | premises):
+        if verdict.prediction not in told:
+            experiment.progress.line(
+                f"{verdict.prediction} {verdict.cls}: {verdict.outcome} — {verdict.claim}"
+            )
+    told |= ready
+
+
+def _ready(p: Prediction, arms: Collection[str]) -> bool:
+    return all(arm in UNTRAINED or arm in arms for arm in (p.arm, *p.against))
