@@ -109,7 +109,7 @@ def _announced(config: pytest.Config, folder: Path, claims: bool) -> list[str]:
     settings = experiment.config
     models.require_known(settings.model)
     arms = ", ".join(f"{a.name} × {len(a.seeds)} to step {a.max_steps}" for a in settings.arms)
-    line = f"{settings.name}: model {settings.model}, config {settings.hash}; {arms}"
+    line = f"{settings.name}: model {settings.model}, config {settings.hash}; {arms or 'nothing is trained'}"
     if claims:
         _require_recordable(config, experiment)
     return [line, *(experiment.notices if claims else settings.notices)]

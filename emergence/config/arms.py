@@ -24,6 +24,8 @@ def resolve(
     training = file.training
     if late := [s for s in training.checkpoint_steps if s > training.max_steps]:
         problems.say(("training", "checkpoint_steps"), _beyond(late, training.max_steps))
+    if not training.training_methods:
+        return ()
     enabled = {name: arm for name, arm in training.training_methods.items() if arm.enabled}
     if not enabled:
         problems.say(_METHODS, "no arm is enabled; enable one")

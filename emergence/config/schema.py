@@ -259,8 +259,9 @@ class Training(_Section):
     )
     seeds: SeedList = Field(default=list(_ARM.seeds), description="one run of each arm for each")
     lora: Lora = Field(default=Lora(), description="adapters of all arms; also written `parameters.lora`")
-    training_methods: Annotated[dict[Name, Arm], Field(min_length=1, max_length=20)] = Field(
-        default={"sft": Arm()}, description="the arms by name"
+    training_methods: Annotated[dict[Name, Arm], Field(max_length=20)] = Field(
+        default={"sft": Arm()},
+        description="the arms by name; `{}` trains nothing: the base model alone is read",
     )
 
 

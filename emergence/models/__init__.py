@@ -7,10 +7,14 @@ from .._lazy import exports
 if TYPE_CHECKING:
     from .adapters import adapted, lora
     from .loading import load, notices
-    from .names import EMBEDDED, Source, require_known, resolve
+    from .names import EMBEDDED, Source, is_here, require_known, resolve
 
-__all__ = ["EMBEDDED", "Source", "adapted", "load", "lora", "notices", "require_known", "resolve"]
+__all__ = ["EMBEDDED", "Source", "adapted", "is_here", "load", "lora", "notices", "require_known", "resolve"]
 __getattr__ = exports(
     __name__,
-    {"adapters": "adapted lora", "loading": "load notices", "names": "EMBEDDED Source require_known resolve"},
+    {
+        "adapters": "adapted lora",
+        "loading": "load notices",
+        "names": "EMBEDDED Source is_here require_known resolve",
+    },
 )

@@ -74,6 +74,18 @@ def require_known(name: str) -> None:
         )
 
 
+def is_here(name: str) -> bool:
+    """Whether a model can be had without a download: embedded, a folder, or all of it in the hub's cache."""
+    if name == EMBEDDED or _local(name).is_dir():
+        return True
+    repo, _, revision = name.partition("@")
+    try:
+        snapshot_download(repo, revision=revision or None, local_files_only=True)
+    except (hub.HfHubHTTPError, hub.HFValidationError, OSError, ValueError):
+        return False
+    return True
+
+
 def _local(name: str) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(name)))
 

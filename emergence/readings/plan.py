@@ -66,6 +66,11 @@ class Plan:
         return {"words": words, "glyphs": self.glyphs, "random_words": self.random_words}
 
     @property
+    def asks_permuted(self) -> bool:
+        """Some claim is about what the lens reads of permuted weights."""
+        return "permuted" in self.asked
+
+    @property
     def asks_anywhere(self) -> bool:
         """Some claim is about words at every position."""
         return any(ANYWHERE in needs for needs in self.asked.values())
@@ -118,6 +123,8 @@ def make_plan(
 def _asked(task: Task, claims: Iterable[Claim]) -> dict[str, tuple[str, ...]]:
     found: dict[str, set[str]] = {}
     for claim in claims:
+        if claim.arm == "permuted" and claim.family == "stream":
+            continue  # its streams are kept with the base model's
         needs = {claim.style} - {*task.styles} | ({ANYWHERE} if claim.family == ANYWHERE else set())
         for arm in (claim.arm, *claim.against):
             found.setdefault(arm, set()).update(needs)

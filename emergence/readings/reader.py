@@ -45,10 +45,13 @@ def read_study(
     """
     of_base = {**spec, "anywhere": True} if plan.asks_anywhere else spec
     kept = store.get_or_build("base", of_base, lambda folder: read_base(lens, plan, folder, progress))
-    base = load(kept.file(BASE))
-    if not runs:
-        return Study((assemble("base", 0, plan, base, {}),))
-    return Study(tuple(_readings(lens, plan, run, store, spec, base, progress) for run in runs))
+    base, without = load(kept.file(BASE)), None
+    if plan.asks_permuted:
+        other = {**of_base, "weights": "permuted"}
+        kept = store.get_or_build("base", other, lambda folder: read_permuted(lens, plan, folder, progress))
+        without = assemble("permuted", 0, plan, load(kept.file(BASE)), {})
+    read = tuple(_readings(lens, plan, run, store, spec, base, progress) for run in runs)
+    return Study(read or (assemble("base", 0, plan, base, {}),), without)
 
 
 def _readings(
@@ -158,20 +161,31 @@ def write(lens: LogitLens, plan: Plan) -> np.ndarray:
 def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
     """The base model's arrays, and its residual streams at each prompt's last token, kept in `folder`."""
     with progress.task("read base model", 1, "checkpoint") as task:
-        arrays = read(lens, plan, tuple(plan.words))
-        arrays |= {"exact": write(lens, plan), "anywhere": anywhere(lens, plan)}
-        arrays |= {"hidden": _streams(lens, plan), "hidden_permuted": _of_permuted(lens, plan)}
+        arrays = _whole_reading(lens, plan)
+        with permuted(lens.model):
+            arrays["hidden_permuted"] = _streams(lens, plan)
         _save(folder / BASE, arrays)
         task.advance()
 
 
+def read_permuted(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
+    """The same of the base model with its weights permuted, where a claim asks for more than its streams."""
+    with progress.task("read permuted weights", 1, "checkpoint") as task, permuted(lens.model):
+        _save(folder / BASE, _whole_reading(lens, plan))
+        task.advance()
+
+
+def _whole_reading(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
+    arrays = read(lens, plan, tuple(plan.words))
+    return arrays | {
+        "exact": write(lens, plan),
+        "anywhere": anywhere(lens, plan),
+        "hidden": _streams(lens, plan),
+    }
+
+
 def _streams(lens: LogitLens, plan: Plan) -> np.ndarray:
     return np.asarray(lens.streams(list(plan.prompt_ids)), dtype=np.float32)
-
-
-def _of_permuted(lens: LogitLens, plan: Plan) -> np.ndarray:
-    with permuted(lens.model):
-        return _streams(lens, plan)
 
 
 def read_run(lens: LogitLens, plan: Plan, run: Run, folder: Path, progress: Progress = SILENT) -> None:
@@ -230,7 +244,7 @@ def assemble(
         first_ids=np.array(plan.first_ids),
         own_first=first,
         hidden=base["hidden"],
-        hidden_permuted=base["hidden_permuted"],
+        hidden_permuted=base.get("hidden_permuted"),
         token_sets=plan.token_sets,
         copied=_stands_in(np.array(plan.answer_ids)[own], plan.forced_ids),
         copied_first=_stands_in(np.array(plan.first_ids)[first], plan.prompt_ids),

@@ -116,11 +116,15 @@ class Study:
     """The readings of all runs of one experiment on one model; prompts and sets are the same in all."""
 
     runs: tuple[Readings, ...]
+    permuted: Readings | None = None
+    """What the lens reads of the base model with its weights permuted, where a claim asks for it."""
 
     def arm(self, name: str) -> tuple[Readings, ...]:
         """The runs of an arm, by seed; `base` is step 0 of the first run, `permuted` its weights permuted."""
         if name == "base":
             return self.runs[:1]
+        if name == "permuted" and self.permuted:
+            return (self.permuted,)
         if name == "permuted":
             first = self.runs[0]
             assert first.hidden_permuted is not None

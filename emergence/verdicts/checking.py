@@ -86,8 +86,6 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
     for arm in (p.arm, *p.against):
         if arm not in arms:
             yield f"arm {arm!r} is not in the config; it has {', '.join(arms)}"
-    if p.arm == "permuted" and p.family != "stream":
-        yield f"family {p.family!r} is not read with permuted weights; `stream` is"
     if p.against and p.test != "predicts correctness":
         yield f"against={list(p.against)} is for `predicts correctness`; drop it"
     if p.band not in (*BANDS, AT_TARGET):

@@ -5,56 +5,63 @@ tunes a threshold to a result.
 
 Read a row as: "under this *arm*, the mass on this *family* of tokens, at the layers of this *band*, on
 prompts of this *style*, passes this *test*". A classifier is there when the mass on the own class exceeds 10
-%, exceeds that of the largest other class by 10 points and that on other classes' prompts by 10 points (lower
-ends of 95 % intervals), and tells the classes apart (p < 0.01 over all layers of the band); each half of the
-prompts is judged at the layer that the other half chose. It *emerges* when more than 10 points of it are new
-since step 0. There is none where at every layer one of these is below 5 %. Between 5 % and 10 % nothing is
-decided.
+%, exceeds that of the largest other class by 10 points and that on the same operands under another class by
+10 points (lower ends of 95 % intervals), and tells the classes apart (p < 0.01 over all layers of the band);
+each half of the prompts is judged at the layer that the other half chose. It *emerges* when more than 10
+points of it are new since step 0. There is none where at every layer one of these is below 5 %. Between 5 %
+and 10 % nothing is decided. What SFT does is judged where the task was learned: where the model, left to
+write, writes 90 % of the held-out answers of a class exactly.
 
-Version 1 was written after prototype runs, whose results were known. Version 2 has the claims of version 1:
-the rules by which they are judged have changed, and with them thresholds and seeds; no result was looked at
-for it.
+The answer is judged by its last token, read where it is predicted: sizes give much of the first one away.
+Operation words are looked for at every position of the prompt.
+
+Version 1 was written after prototype runs, whose results were known. Version 2 had its claims under stricter
+rules. Version 3 asks them of a task that is learned, with operands that say nothing of the operation; B3 asks
+for the operation across forms, E5 for a gain over models that were not taught. The figures of version 1 were
+known; nothing that version 3 judges had been read.
 """
 
 from emergence import Prediction
 
-VERSION = 2
+VERSION = 3
 
 BASE = {"arm": "base", "style": "symbolic"}
-SFT = {"arm": "sft", "style": "symbolic", "min_seeds": 3}
+SFT = {"arm": "sft", "style": "symbolic", "min_seeds": 3, "min_accuracy": 0.90}
 OBJECTIVE = {"arm": "classified", "family": "words", "band": "at 54 %", "min_seeds": 3}
+PROBE = {"style": "symbolic", "family": "stream", "band": "middle", "threshold": 0.25}
 
 # fmt: off
 PREDICTIONS = (
-    Prediction("B1", "base model: no operation-word classifier at any intermediate layer",
-               **BASE, family="words", band="intermediate", test="no classifier"),
-    Prediction("B2", "base model: no answer classifier in the middle band",
+    Prediction("B1", "base model: no operation-word classifier at any intermediate layer or position",
+               **BASE, family="words anywhere", band="intermediate", test="no classifier"),
+    Prediction("B2", "base model: no classifier of the answer's last token in the middle band",
                **BASE, family="answer", band="middle", test="no classifier"),
-    Prediction("B3", "base model: the operation is linearly decodable in the middle band although B1 holds",
-               **BASE, family="stream", band="middle", test="probe", premise="B1",
-               threshold=0.25, negligible=0.10),
+    Prediction("B3", "base model: the operation is linearly decodable across forms in the middle band",
+               **PROBE, arm="base", test="probe", negligible=0.10),
 
-    Prediction("E1", "SFT: an answer classifier emerges at some intermediate layer",
+    Prediction("E1", "SFT: a classifier of the answer's last token emerges at some intermediate layer",
                **SFT, family="answer", band="intermediate", test="classifier", emerges=True),
-    Prediction("E2", "SFT: an operation-word classifier emerges at some intermediate layer",
-               **SFT, family="words", band="intermediate", test="classifier", emerges=True),
+    Prediction("E2", "SFT: an operation-word classifier emerges at some intermediate layer and position",
+               **SFT, family="words anywhere", band="intermediate", test="classifier", emerges=True),
     Prediction("E3", "SFT: strength grows with the training steps",
                **SFT, family="answer", band="intermediate", test="growth", threshold=0.10),
     Prediction("E4", "SFT: the classifier sits in the middle band, as GPT-OSS's does at 54 % depth",
                **SFT, family="words or answer", band="middle", test="classifier", emerges=True),
-    Prediction("E5", "SFT: strength predicts correctness, prompt by prompt",
+    Prediction("E5", "SFT: strength predicts correctness better than in models that were not taught",
                **SFT, family="answer", band="intermediate", test="predicts correctness",
-               threshold=0.60, negligible=0.55),
-    Prediction("E6", "SFT: the emergence of E1 replicates over seeds",
-               **SFT, family="answer", band="intermediate", test="replication",
+               against=("base", "shuffled"), threshold=0.10, negligible=0.05),
+    Prediction("E6", "SFT: the emergence of E1 replicates over five seeds",
+               **SFT | {"min_seeds": 5}, family="answer", band="intermediate", test="replication",
                emerges=True),
 
-    Prediction("C1", "shuffled answers: no answer classifier appears, at any checkpoint",
+    Prediction("C1", "shuffled answers: no classifier of the last token appears, at any checkpoint",
                arm="shuffled", style="symbolic", family="answer", band="intermediate", test="no classifier",
                emerges=True, any_step=True, control=True),
     Prediction("C2", "random words: no classifier",
                arm="sft", style="symbolic", family="random words", band="intermediate", test="no classifier",
                control=True),
+    Prediction("C3", "permuted weights: the operation is not decodable across forms",
+               **PROBE, arm="permuted", test="no probe", negligible=0.20, control=True),
 
     Prediction("O1", "a classification term at 54 % depth makes an operation-word classifier there",
                **OBJECTIVE, style="symbolic", test="classifier", emerges=True),

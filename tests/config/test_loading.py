@@ -19,16 +19,18 @@ def test_the_shipped_config_is_read_without_a_problem():
     assert [a.method for a in experiment.arms] == ["sft", "shuffled", "classified"]
     assert experiment.task.classes == ("add", "subtract", "multiply")
     sft = experiment.arm("sft")
-    assert (sft.batch_size, sft.learning_rate, sft.max_steps, sft.seeds) == (16, 5e-4, 300, (0, 1, 2))
-    assert sft.checkpoint_steps == (0, 25, 50, 100, 150, 200, 300)
+    assert (sft.batch_size, sft.learning_rate, sft.max_steps, sft.seeds) == (16, 1e-3, 700, (0, 1, 2, 3, 4))
+    assert (sft.warmup, sft.lr_schedule, sft.adam) == (30, "cosine", "corrected")
+    assert experiment.task.matched
+    assert sft.checkpoint_steps == (0, 100, 300, 700)
     assert (sft.lora.rank, sft.lora.alpha, sft.lora.scale, sft.lora.num_layers) == (16, 32.0, 2.0, -1)
     classified = experiment.arm("classified")
-    assert (classified.max_steps, classified.checkpoint_steps) == (100, (0, 25, 50, 100))
+    assert (classified.max_steps, classified.checkpoint_steps) == (60, (0, 30, 60))
     assert (classified.classifier_weight, classified.classifier_layer_pct) == (0.7, 0.54)
     assert classified.classifier_targets == {op: op for op in experiment.task.classes}
-    assert len(experiment.test_prompts) == 9
+    assert len(experiment.test_prompts) == 6
     splits = experiment.task.split([t.item for t in experiment.test_prompts])
-    assert len(splits.test) == 180
+    assert len(splits.test) == 600
     assert not {t.item.key for t in experiment.test_prompts} & {p.key for p in splits.train + splits.test}
 
 

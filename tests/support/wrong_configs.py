@@ -154,10 +154,6 @@ WRONG = {
     ),
     "target on the embedding": (training("lora: {targets: [embed_tokens]}"), "would move the lens"),
     "target no name": (training("lora: {targets: ['../x']}"), r"targets\[0\]: '../x' may hold"),
-    "no arm": (
-        "name: a\nmodel: b\ntraining: {training_methods: {}}\nparameters: {task_vocabulary: {}}",
-        "training_methods: 0 given; at least 1 needed",
-    ),
     "no arm enabled": (NO_ARM, "training_methods: no arm is enabled; enable one"),
     "arm without settings": (
         edited("sft: {method: sft}", "sft:"),
