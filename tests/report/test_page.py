@@ -13,8 +13,8 @@ import pytest
 import report_case as case
 
 from emergence.errors import BrokenExperiment, UsageError
+from emergence.report import answers, tables
 from emergence.report import page as report
-from emergence.report import tables
 from emergence.store import files
 
 
@@ -82,9 +82,25 @@ def test_every_verdict_is_on_the_page_with_its_numbers_controls_first(written: P
         assert tables.interval(verdict) in text
         assert verdict.claim in text
         assert verdict.reason in text
+    text = text.partition("Select a verdict for its evidence")[2]
     assert text.index("shuffled answers: no classifier") < text.index(
         "no operation-word classifier in the base"
     )
+
+
+def test_the_page_opens_with_an_answer_to_each_claim_and_every_link_leads_to_its_verdict(
+    written: Path,
+) -> None:
+    source = (written / "report.html").read_text(encoding="utf-8")
+    front = source.partition('<section id="answers">')[2].partition("</section>")[0]
+    linked = re.findall(r'<a class="(\w+)" href="#([\w-]+)"', front)
+    assert [outcome for outcome, _ in linked] == [
+        v.outcome for a in answers.answers(case.verdicts()) for v in a.verdicts
+    ]
+    for outcome, anchor in linked:
+        assert source.count(f'<tr class="verdict {outcome}" id="{anchor}"') == 1
+    assert all(html.escape(a.sentence, quote=False) in front for a in answers.answers(case.verdicts()))
+    assert source.index('<section id="answers">') < source.index('<section id="verdicts">')
 
 
 def test_render_draws_the_same_page_from_what_was_kept(written: Path, tmp_path: Path) -> None:
