@@ -166,19 +166,25 @@ def _halves(prompts: Sequence[Prompt], index: np.ndarray) -> Int[np.ndarray, " n
     return np.array([prompts[i].half for i in index], dtype=np.int64)
 
 
-def _steps(first: Readings, index: np.ndarray, field: str = "words") -> tuple[int, ...]:
-    """Indices into `steps` at which these prompts, all of one style, were read."""
+def _steps(runs: Sequence[Readings], index: np.ndarray, field: str = "words") -> tuple[int, ...]:
+    """Indices into `steps` at which these prompts, all of one style, were read in every run."""
     if not len(index):
-        return tuple(range(len(first.steps)))
+        return tuple(range(len(runs[0].steps)))
     if field == "anywhere":
-        return tuple(np.flatnonzero(~np.isnan(first.anywhere[:, 0, index[0], 0, 0])).tolist())
-    return first.steps_of(first.prompts[index[0]].style)
+        read = [~np.isnan(r.anywhere[:, 0, index[0], 0, 0]) for r in runs]
+        return tuple(np.flatnonzero(np.all(read, axis=0)).tolist())
+    return _read_at(runs, runs[0].prompts[index[0]].style)
+
+
+def _read_at(runs: Sequence[Readings], style: str) -> tuple[int, ...]:
+    """Indices into `steps` at which a style was read in every run."""
+    return tuple(sorted(set.intersection(*(set(r.steps_of(style)) for r in runs))))
 
 
 def _probabilities(
     runs: Sequence[Readings], field: str, index: np.ndarray
 ) -> Float[np.ndarray, "seed step layer n *k"]:
-    steps = list(_steps(runs[0], index, field))
+    steps = list(_steps(runs, index, field))
     log = np.stack([getattr(r, field)[steps][:, :, index] for r in runs])
     if np.isnan(log).any() or (log > 1e-3).any():
         run = next(r for r, x in zip(runs, log, strict=True) if np.isnan(x).any() or (x > 1e-3).any())
@@ -208,7 +214,7 @@ def _of_answers(runs: Sequence[Readings], style: str, cls: str, family: str) -> 
     others, alike = _of_other_answers(mass, own, own_answer)
     return Masses(
         family=family,
-        steps=tuple(first.steps[i] for i in _steps(first, mine)),
+        steps=tuple(first.steps[i] for i in _steps(runs, mine)),
         layer=np.arange(first.n_layers),
         own=np.moveaxis(own, 2, 3),
         others=np.moveaxis(others, 2, 3),
@@ -272,7 +278,7 @@ def from_readings(runs: Sequence[Readings], style: str, family: str, cls: str) -
     at = {c: np.searchsorted(rest, partner) for c, partner in found.partner.items()}
     return Masses(
         family=family,
-        steps=tuple(first.steps[i] for i in _steps(first, mine, _FIELDS[family])),
+        steps=tuple(first.steps[i] for i in _steps(runs, mine, _FIELDS[family])),
         layer=np.repeat(np.arange(first.n_layers), own.shape[-1]),
         own=_flat(own),
         others=_flat(others),
@@ -314,7 +320,7 @@ def class_masses(
     `step` is an index into the steps at which the style was read.
     """
     first = runs[0]
-    step = first.steps_of(style)[step]
+    step = _read_at(runs, style)[step]
     judged = [i for i, p in enumerate(first.prompts) if p.style == style and p.half >= 0]
     truth = np.array([first.classes.index(first.prompts[i].cls) for i in judged])
     return np.stack([r.words[step, layer][judged] for r in runs]), truth
@@ -325,7 +331,7 @@ def correct(runs: Sequence[Readings], style: str, cls: str, step: int) -> Bool[n
 
     `step` is an index into the steps at which the style was read.
     """
-    mine, step = _without_copies(runs[0], style, cls), runs[0].steps_of(style)[step]
+    mine, step = _without_copies(runs[0], style, cls), _read_at(runs, style)[step]
     return np.stack([r.correct[step, mine] for r in runs])
 
 

@@ -72,6 +72,9 @@ def _arm(
     given = training.model_dump(include=_INHERITED) | written.model_dump(
         include=_INHERITED, exclude_none=True
     )
+    until = written.until or training.until
+    if until and until.max_steps:
+        given["max_steps"] = until.max_steps
     if given["warmup"] >= given["max_steps"]:
         long = (
             f"{given['warmup']} updates of max_steps={given['max_steps']}; the rate never arrives: lower it"
@@ -83,6 +86,7 @@ def _arm(
         method="classified" if classified else written.method,  # type: ignore[arg-type]
         fine_tune_type=written.fine_tune_type or ("full" if written.use_lora is False else "lora"),
         **given,
+        until=until.accuracy if until else None,
         checkpoint_steps=_steps(written, training, given["max_steps"], path, problems),
         lora=_lora(file.parameters.lora, training.lora, written.lora),
         classifier_weight=written.classifier_weight,

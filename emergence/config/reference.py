@@ -17,6 +17,11 @@ _SECTIONS = (
         "`training.training_methods.<name>`",
         "One arm. `base` is taken: it means the model before training.",
     ),
+    (
+        "Until",
+        "`until`",
+        "In an arm or in `training`. A run that stops early counts as done, with the same bytes.",
+    ),
     ("Lora", "`lora`", "In an arm, in `training` or in `parameters`; field by field, the innermost counts."),
     ("Parameters", "`parameters`", "The task, what is looked for, and what is shown."),
     ("Prompt", "`parameters.test_prompts.<class>[]`", "Each entry is this, or the prompt's text alone."),

@@ -197,6 +197,16 @@ class Lora(_Section):
     )
 
 
+class Until(_Section):
+    """When a run may stop before its last checkpoint."""
+
+    accuracy: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="stop at the first checkpoint where this share of whole validation answers is right in "
+        "every class; later checkpoints are then the same as this one"
+    )
+    max_steps: Steps | None = Field(default=None, description="the same as `max_steps` beside it")
+
+
 class Arm(_Section):
     """One way to train. Unset fields are taken from `training`."""
 
@@ -216,6 +226,7 @@ class Arm(_Section):
     adam: Adam | None = Field(default=None, description="see `training`")
     batch_size: Batch | None = Field(default=None, description="rows a step")
     max_steps: Steps | None = Field(default=None, description="optimizer updates")
+    until: Until | None = Field(default=None, description="stop when it is learned; see below")
     checkpoint_steps: StepList | None = Field(
         default=None,
         description="updates after which a checkpoint is kept; those inherited beyond max_steps are left out",
@@ -239,6 +250,7 @@ class Training(_Section):
     """How the arms are trained; each may say otherwise for itself."""
 
     max_steps: Steps = Field(default=_ARM.max_steps, description="optimizer updates")
+    until: Until | None = Field(default=None, description="stop when it is learned; see below")
     batch_size: Batch = Field(default=_ARM.batch_size, description="rows a step, classes mixed")
     learning_rate: Rate = Field(default=_ARM.learning_rate, description="of Adam, the largest of a schedule")
     lr_schedule: Schedule = Field(

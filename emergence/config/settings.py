@@ -71,6 +71,8 @@ class Arm(_Settled):
     adam: Literal["uncorrected", "corrected"] = "uncorrected"
     batch_size: int = 16
     max_steps: int = 300
+    until: float | None = None
+    """The share of whole validation answers, right in every class, at which a run stops at a checkpoint."""
     checkpoint_steps: tuple[int, ...] = (0, 25, 50, 100, 150, 200, 300)
     """Ascending, 0 first, none beyond `max_steps`."""
     seeds: tuple[int, ...] = (0, 1, 2)

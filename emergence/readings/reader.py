@@ -50,14 +50,20 @@ def read_study(
         other = {**of_base, "weights": "permuted"}
         kept = store.get_or_build("base", other, lambda folder: read_permuted(lens, plan, folder, progress))
         without = assemble("permuted", 0, plan, load(kept.file(BASE)), {})
-    read = tuple(_readings(lens, plan, run, store, spec, base, progress) for run in runs)
+    read = tuple(_readings(lens, plan, run, _steps(run, runs), store, spec, base, progress) for run in runs)
     return Study(read or (assemble("base", 0, plan, base, {}),), without)
+
+
+def _steps(run: Run, runs: Sequence[Run]) -> list[int]:
+    """The checkpoints after step 0 of all seeds of an arm: one that stopped early stays as it is."""
+    return sorted({step for other in runs if other.arm == run.arm for step in other.checkpoints} - {0})
 
 
 def _readings(
     lens: LogitLens,
     plan: Plan,
     run: Run,
+    steps: Sequence[int],
     store: Store,
     spec: Mapping[str, Any],
     base: Mapping[str, np.ndarray],
@@ -68,7 +74,8 @@ def _readings(
 
     asked = {**spec, "asked": plan.asked.get(run.arm, ())}
     kept = store.get_or_build("readings", asked, build, parent=run.entry)
-    each = {step: load(kept.file(file_of(step))) for step in run.checkpoints if step > 0}
+    own = [step for step in run.checkpoints if step > 0]
+    each = {step: load(kept.file(file_of(max(s for s in own if s <= step)))) for step in steps}
     return assemble(run.arm, run.seed, plan, base, each)
 
 

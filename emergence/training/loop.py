@@ -53,7 +53,7 @@ class Trainer:
     """Trains one run to its last checkpoint, going on from what an earlier call left in `workdir`.
 
     Updates after the last of `arm.checkpoint_steps` would change nothing that is ever read, so there are
-    none.
+    none; nor are there after a checkpoint at which `arm.until` is reached.
 
     Parameters
     ----------
@@ -181,9 +181,16 @@ class Trainer:
         with stop_requests() as stop, self.progress.task(label, last, "step") as task:
             task.advance(self._state.step)
             self._write(stop)
-            while self._state.step < last:
+            while self._state.step < last and not self._enough():
                 task.advance(1, f"loss {self._update():.3f}")
                 self._write(stop)
+
+    def _enough(self) -> bool:
+        """Say whether the state is a checkpoint at which the arm need not go on: see `Arm.until`."""
+        log = self._state.log
+        if self.arm.until is None or not log or log[-1]["step"] != self._state.step:
+            return False
+        return bool(min(log[-1]["valid_exact_by_class"].values()) >= self.arm.until)
 
     def _write(self, stop: Sequence[int]) -> None:
         """Write what is due after a step: checkpoint and state, at a request to `stop` the state alone."""

@@ -75,3 +75,17 @@ def test_prompts_without_operands_have_no_control_task():
     for v in judging.judge([ALONE], type(world)(runs)):
         assert (v.outcome, v.threshold) == ("inconclusive", 0.25)
         assert "no control task to compare a probe with" in v.reason
+
+
+CONTROL = dataclasses.replace(ALONE, id="C3", arm="permuted", test="no probe", negligible=0.2, control=True)
+
+
+@pytest.mark.parametrize(("strength", "outcome"), [(0.0, "supported"), (3.0, "falsified")])
+def test_permuted_weights_must_not_have_it(strength, outcome):
+    """The streams of the permuted network decide, whatever the base model's hold."""
+    with_code = study(Plant("base", "hidden", 4, 3.0), **SMALL | FORMS, per_class=200)
+    permuted = study(Plant("base", "hidden", 4, strength), rng_seed=5, **SMALL | FORMS, per_class=200)
+    runs = tuple(dataclasses.replace(run, hidden_permuted=permuted.runs[0].hidden) for run in with_code.runs)
+    verdicts = judging.judge([ALONE, CONTROL], type(with_code)(runs))
+    assert {v.outcome for v in verdicts if v.prediction == "B3"} == {"supported"}
+    assert {v.outcome for v in verdicts if v.prediction == "C3"} == {outcome}
