@@ -21,6 +21,7 @@ from jaxtyping import Float
 from ..backend import numpy_ops
 from ..errors import BrokenExperiment, NotMeasurable, UsageError
 from . import distribution, drawing, kinds, midpoint, places, prompts, proof, residual, states
+from .edits import Edit, changing, settled
 from .hooks import evaluating
 from .places import Layers, Place, Point, Positions
 from .prompts import Ids, Prompts, Tokens, TokenSet
@@ -68,6 +69,7 @@ class LogitLens:
             raise UsageError(f"vocab_size={vocab_size}: the model's head has {self.head_size} rows")
         self.vocab_size = vocab_size or min(named or self.head_size, self.head_size)
         self._midpoints: dict[int, str] | None = None
+        self._edits: dict[int, list[Edit]] = {}
         self.proof = self.verify()
 
     def verify(self, tokens: Tokens | None = None) -> Proof:
@@ -83,6 +85,20 @@ class LogitLens:
         """
         with self.stream.observe() as seen:
             yield Streams(seen)
+
+    @contextmanager
+    def patched(self, edits: Sequence[Edit]) -> Iterator[None]:
+        """Whatever the lens reads inside is of the model with its stream changed; see `Edit`.
+
+        `with lens.patched([Edit("L14", -1, replace(vectors))]): lens.read(prompts)`. May be nested: inner
+        edits of a layer come after outer ones. The weights stay as they are.
+        """
+        before, found = self._edits, settled(self.stream, edits)
+        self._edits = {i: [*before.get(i, ()), *found.get(i, ())] for i in {*before, *found}}
+        try:
+            yield
+        finally:
+            self._edits = before
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """Logits `[..., vocab]` if the last block ended in `hidden [..., hidden]`; differentiable.
@@ -110,24 +126,26 @@ class LogitLens:
         return found
 
     def streams(
-        self, tokens: Tokens, layers: Layers | None = None
-    ) -> Float[np.ndarray, "layer prompt hidden"]:
-        """Residual streams at the last position of each prompt, float32.
+        self, tokens: Tokens, layers: Layers | None = None, positions: Positions = "last"
+    ) -> Float[np.ndarray, "layer prompt *position hidden"]:
+        """Residual streams, float32; at the last position of each prompt, or at those that are asked for.
 
-        Raises `NotMeasurable` where a layer has more than one.
+        With several positions there is an axis for them, NaN where a prompt has fewer. Raises `NotMeasurable`
+        where a layer has more than one stream.
         """
         self._require_one_array("its streams")
         which, fed = places.points(layers, self.n_layers), self._prompts(tokens).ids
+        slots = max(len(places.positions(positions, len(ids), i)) for i, ids in enumerate(fed))
         with evaluating(self.model):
             parts = [
                 (here, np.stack([np.array(at[i])[:, 0] for i in which]))
-                for here, at in self._passes(fed, "last", which)
+                for here, at in self._passes(fed, positions, which)
             ]
-        found = np.empty((len(which), len(fed), parts[0][1].shape[-1]), np.float32)
+        found = np.full((len(which), len(fed), slots, parts[0][1].shape[-1]), np.nan, np.float32)
         for here, rows in parts:
-            found[:, [p.prompt for p in here]] = rows
-        _require_numbers(found, which)
-        return found
+            _require_numbers(rows, which)
+            found[:, [p.prompt for p in here], [p.slot for p in here]] = rows
+        return found[:, :, 0] if places.has_one_position(positions) else found
 
     def read(
         self,
@@ -238,7 +256,11 @@ class LogitLens:
             slots = places.positions(positions, length, members[0])
             for part in places.slices(len(members), max(1, FORWARD_TOKENS // length)):
                 batch = members[part]
-                with numpy_ops.fast(self.model), self.stream.observe(middles) as seen:
+                with (
+                    numpy_ops.fast(self.model),
+                    changing(self.stream, self._edits, batch),
+                    self.stream.observe(middles) as seen,
+                ):
                     self.model(mx.array([fed[i] for i in batch]))
                 index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
                 at = {
