@@ -79,7 +79,7 @@ def require_editable(stream: ResidualStream) -> None:
         seen, own = stream.look(source)
         for layer, state in ((-1, seen.before), *enumerate(seen.states)):
             edit = Edit(layer, "all", partial(_given, states.stream_of(state)))
-            with changing(stream, {layer: [edit]}, list(range(len(base)))):
+            with changing(stream, {layer: [edit]}, range(len(base))):
                 found = stream.model(base)
             if not np.array_equal(np.array(found.astype(mx.float32)), np.array(own.astype(mx.float32))):
                 raise NotMeasurable(
@@ -90,7 +90,7 @@ def require_editable(stream: ResidualStream) -> None:
 
 
 def _given(streams: mx.array, stream: mx.array, prompts: Sequence[int]) -> mx.array:
-    return streams[mx.array(prompts)]
+    return streams[mx.array(list(prompts))]
 
 
 @contextmanager

@@ -51,12 +51,13 @@ def check(predictions: Sequence[Prediction], config: Config) -> tuple[str, ...]:
     if problems:
         raise UsageError("; ".join(problems))
     undecidable = _undecidable(predictions, config)
-    notices = []
+    notices: dict[str, list[str]] = {}
     for p in predictions:
         lines = [*_notices(p, config)]
         lines += [] if any("inconclusive" in line for line in lines) else undecidable.get(p.id, [])
-        notices += [f"{p.id}: {text}" for text in lines]
-    return tuple(notices)
+        for text in lines:
+            notices.setdefault(text, []).append(p.id)
+    return tuple(f"{', '.join(some)}: {text}" for text, some in notices.items())
 
 
 def permutations(predictions: Sequence[Prediction], classes: int) -> int:
