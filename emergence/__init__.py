@@ -15,18 +15,18 @@ from ._lazy import exports
 
 if TYPE_CHECKING:
     from .experiment import Experiment
-    from .lens import LogitLens, TunedLens
+    from .lens import JacobianLens, LogitLens, TunedLens
     from .models import load
     from .report import open_run
     from .verdicts import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "LogitLens", "Prediction", "TunedLens", "load", "open_run"]
+__all__ = ["Experiment", "JacobianLens", "LogitLens", "Prediction", "TunedLens", "load", "open_run"]
 __getattr__ = exports(
     __name__,
     {
         "experiment": "Experiment",
-        "lens": "LogitLens TunedLens",
+        "lens": "JacobianLens LogitLens TunedLens",
         "models": "load",
         "report": "open_run",
         "verdicts": "Prediction",

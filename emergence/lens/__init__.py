@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 from .._lazy import exports
 
 if TYPE_CHECKING:
+    from .jacobian_lens import JacobianLens
     from .logit_lens import LogitLens
     from .proof import Proof, prove
     from .reading import LensReading
     from .tuned_lens import TunedLens
 
-__all__ = ["LensReading", "LogitLens", "Proof", "TunedLens", "prove"]
+__all__ = ["JacobianLens", "LensReading", "LogitLens", "Proof", "TunedLens", "prove"]
 __getattr__ = exports(
     __name__,
-    {"logit_lens": "LogitLens", "proof": "Proof prove", "reading": "LensReading", "tuned_lens": "TunedLens"},
+    {
+        "jacobian_lens": "JacobianLens",
+        "logit_lens": "LogitLens",
+        "proof": "Proof prove",
+        "reading": "LensReading",
+        "tuned_lens": "TunedLens",
+    },
 )
