@@ -46,12 +46,12 @@ class FittedLens(LogitLens):
         plain._require_one_array(f"a {cls.kind}")
         return plain
 
-    def _write(self, path: Path, arrays: dict[str, mx.array]) -> None:
+    def _write(self, path: Path | str, arrays: dict[str, mx.array]) -> None:
         metadata = {"format": self._format(), "base": self.base, "vocab_size": str(self.vocab_size)}
         mx.save_safetensors(str(path), arrays, metadata)
 
     @classmethod
-    def _read(cls, path: Path, names: Sequence[str]) -> tuple[list[mx.array], str, int]:
+    def _read(cls, path: Path | str, names: Sequence[str]) -> tuple[list[mx.array], str, int]:
         """Arrays by name, hash of the weights, and vocabulary; raises UsageError where the file is none."""
         try:
             loaded: Any = mx.load(str(path), return_metadata=True)

@@ -77,8 +77,8 @@ class JacobianLens(FittedLens):
         """Average over `tokens`: text of the kind that the model was trained on, as text or ids.
 
         The first `skip_first` positions of a prompt and its last are left out, and what is beyond `longest`
-        tokens is not read; both as in the paper, which finds a hundred prompts of 128 tokens usable. Short
-        prompts need a smaller `skip_first`.
+        tokens is not read; both as in the reference code (anthropics/jacobian-lens), with which a hundred
+        prompts of 128 tokens are said to be usable. Short prompts need a smaller `skip_first`.
 
         Exact, and the same text gives the same lens: for each component of the last stream one backward pass
         through the blocks, for all layers at once. That is 2 × hidden × (weights of the blocks) operations a
@@ -117,12 +117,12 @@ class JacobianLens(FittedLens):
         base = weights_hash(lens.model)
         return cls(lens.model, mx.array(jacobian), base, lens.tokenizer, lens.vocab_size)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the Jacobians as safetensors, with the hash of the weights they belong to."""
         self._write(path, {"jacobian": self.jacobian})
 
     @classmethod
-    def load(cls, model: nn.Module, path: Path, tokenizer: Any = None) -> JacobianLens:
+    def load(cls, model: nn.Module, path: Path | str, tokenizer: Any = None) -> JacobianLens:
         """Read what `save` wrote; raises UsageError where the file is none, or belongs to other weights."""
         (jacobian,), base, vocab_size = cls._read(path, ("jacobian",))
         return cls(model, jacobian, base, tokenizer, vocab_size)

@@ -108,12 +108,12 @@ class TunedLens(FittedLens):
         weight, bias = (mx.stack([t[name] for t in translators]) for name in ("weight", "bias"))
         return cls(lens.model, weight, bias, weights_hash(lens.model), lens.tokenizer, lens.vocab_size)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the translators as safetensors, with the hash of the weights they belong to."""
         self._write(path, {"bias": self.bias, "weight": self.weight})
 
     @classmethod
-    def load(cls, model: nn.Module, path: Path, tokenizer: Any = None) -> TunedLens:
+    def load(cls, model: nn.Module, path: Path | str, tokenizer: Any = None) -> TunedLens:
         """Read what `save` wrote; raises UsageError where the file is none, or belongs to other weights."""
         (weight, bias), base, vocab_size = cls._read(path, ("weight", "bias"))
         return cls(model, weight, bias, base, tokenizer, vocab_size)
