@@ -16,19 +16,29 @@ from ._lazy import exports
 if TYPE_CHECKING:
     from .experiment import Experiment
     from .interventions import patch
-    from .lens import Edit, LogitLens, TunedLens
+    from .lens import Edit, JacobianLens, LogitLens, TunedLens
     from .models import load
     from .report import open_run
     from .verdicts import Prediction
 
 __version__ = "0.1.0"
-__all__ = ["Edit", "Experiment", "LogitLens", "Prediction", "TunedLens", "load", "open_run", "patch"]
+__all__ = [
+    "Edit",
+    "Experiment",
+    "JacobianLens",
+    "LogitLens",
+    "Prediction",
+    "TunedLens",
+    "load",
+    "open_run",
+    "patch",
+]
 __getattr__ = exports(
     __name__,
     {
         "experiment": "Experiment",
         "interventions": "patch",
-        "lens": "Edit LogitLens TunedLens",
+        "lens": "Edit JacobianLens LogitLens TunedLens",
         "models": "load",
         "report": "open_run",
         "verdicts": "Prediction",

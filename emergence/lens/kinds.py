@@ -5,7 +5,7 @@ In: a model. Out: its `ResidualStream`, chosen by what the model's forward pass 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,6 +72,21 @@ class BlockStream(ResidualStream):
         own = call(*args, **kwargs)
         return states.with_stream(own, handles(state)) if is_last else own
 
+    def _move(
+        self,
+        by: Sequence[mx.array],
+        calls: Iterator[int],
+        last: list[mx.array],
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        own = call(*args, **kwargs)
+        if (layer := next(calls)) < len(by):
+            own = states.with_stream(own, states.stream_of(own).astype(mx.float32) + by[layer])
+        last.append(states.stream_of(own))
+        return own
+
     def _settle(self, seen: Seen) -> None:
         plain = all(isinstance(state, mx.array) for state in seen.states)
         self._skips_blocks = bool(seen.states) and plain and self._is_same_without_blocks(seen)
@@ -122,6 +137,21 @@ class UnrolledStream(ResidualStream):
     ) -> Any:
         is_final = next(calls) > self.n_layers
         return call(handles(state), *args[1:], **kwargs) if is_final else call(*args, **kwargs)
+
+    def _move(
+        self,
+        by: Sequence[mx.array],
+        calls: Iterator[int],
+        last: list[mx.array],
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        stream = first_array(args, kwargs)
+        if 0 < (begun := next(calls)) <= len(by):
+            stream += by[begun - 1]  # in place: the model goes on with the very handle that it passes here
+        last.append(handles(stream))
+        return call(*args, **kwargs)
 
 
 class WholeStateStream(ResidualStream):

@@ -145,6 +145,19 @@ class ResidualStream:
         with observed(hooks):
             yield seen
 
+    def moved(self, tokens: mx.array, by: Sequence[mx.array]) -> mx.array:
+        """The last block's stream, float32, in a pass that adds `by[i]` to the stream after block i.
+
+        `by` holds float32 arrays `[batch, position, hidden]`, for the first blocks or for all; what is after
+        them is computed in float32. Differentiable in `by`: that of a block reaches the last stream by every
+        way that the model has.
+        """
+        last: list[mx.array] = []
+        hook = partial(self._move, by, count(), last)
+        with observed([(m, hook) for m in self._sites()]):
+            self.model(tokens)
+        return last[-1].astype(mx.float32)
+
     def look(self, tokens: mx.array) -> tuple[Seen, mx.array]:
         """One pass, observed, and its logits; raises NotMeasurable where the model cannot run."""
         try:
@@ -197,6 +210,18 @@ class ResidualStream:
         self, state: Any, calls: Iterator[int], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Let the sites run, `next(calls)` counting from 1, but for where the state is put in."""
+        raise NotImplementedError
+
+    def _move(
+        self,
+        by: Sequence[mx.array],
+        calls: Iterator[int],
+        last: list[mx.array],
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Let the sites run, `next(calls)` counting from 0, and add `by` where a block has ended."""
         raise NotImplementedError
 
     def _settle(self, seen: Seen) -> None:

@@ -1,15 +1,12 @@
 """The tuned lens: an affine translator per layer reads an early stream in the output layer's terms.
 
 In: a lens and token ids of the user's text. Out: a `TunedLens`, which reads as a `LogitLens` does; kept as
-safetensors. A layer reads as unembed(h + W h + b), with W and b trained to bring its distribution near the
-output layer's, in KL. Belrose et al. (2023), arXiv:2303.08112.
-
-What a translator has learned belongs to the very weights that it was fitted on: it is refused on any other.
+safetensors, for the weights that it was fitted on. A layer reads as unembed(h + W h + b), with W and b
+trained to bring its distribution near the output layer's, in KL. Belrose et al. (2023), arXiv:2303.08112.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,26 +15,24 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ..errors import BrokenExperiment, UsageError
 from ..progress import SILENT, Progress
-from ..wording import first_line
+from .fitted import FittedLens, weights_hash
 from .hooks import evaluating
 from .logit_lens import LogitLens
 from .places import Point
 from .prompts import Tokens
 
-_FORMAT = "emergence tuned lens 1"
 
-
-class TunedLens(LogitLens):
+class TunedLens(FittedLens):
     """A lens with a translator for every layer but the last.
 
     `weight` [layer, hidden, hidden] and `bias` [layer, hidden], float32, zero for a lens that is the logit
-    lens. Reading raises UsageError once the model's weights are not those that it was fitted on (another
-    model, a later checkpoint, an adapter): fit it anew there.
+    lens. Bound to its weights, see `FittedLens`.
     """
+
+    kind = "tuned lens"
 
     def __init__(
         self,
@@ -48,14 +43,11 @@ class TunedLens(LogitLens):
         tokenizer: Any = None,
         vocab_size: int | None = None,
     ):
-        super().__init__(model, tokenizer, vocab_size)
-        self._require_one_array("a tuned lens")
+        super().__init__(model, base, tokenizer, vocab_size)
         shape = (self.n_layers - 1, int(weight.shape[-1]))
         if tuple(weight.shape) != (*shape, shape[1]) or tuple(bias.shape) != shape:
             raise UsageError(f"translators of shape {tuple(weight.shape)} do not fit {self.n_layers} layers")
-        self.weight, self.bias, self.base = weight, bias, base
-        self._held: list[tuple[str, mx.array]] = []
-        self._check_base()
+        self.weight, self.bias = weight, bias
 
     @classmethod
     def fit(
@@ -85,8 +77,7 @@ class TunedLens(LogitLens):
             raise UsageError(
                 f"steps={steps}, rows={rows}, learning_rate={learning_rate}: all must be positive"
             )
-        lens = LogitLens(lens.model, lens.tokenizer, lens.vocab_size)
-        lens._require_one_array("a tuned lens")
+        lens = cls._fits(lens)
         batches = _rows(lens, lens._prompts(tokens).ids, rows, np.random.default_rng(seed))
         schedule = optim.linear_schedule(learning_rate, 0.0, steps)
         translators: list[dict[str, mx.array]] = []
@@ -117,60 +108,20 @@ class TunedLens(LogitLens):
         weight, bias = (mx.stack([t[name] for t in translators]) for name in ("weight", "bias"))
         return cls(lens.model, weight, bias, weights_hash(lens.model), lens.tokenizer, lens.vocab_size)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the translators as safetensors, with the hash of the weights they belong to."""
-        metadata = {"format": _FORMAT, "base": self.base, "vocab_size": str(self.vocab_size)}
-        mx.save_safetensors(str(path), {"bias": self.bias, "weight": self.weight}, metadata)
+        self._write(path, {"bias": self.bias, "weight": self.weight})
 
     @classmethod
-    def load(cls, model: nn.Module, path: Path, tokenizer: Any = None) -> TunedLens:
+    def load(cls, model: nn.Module, path: Path | str, tokenizer: Any = None) -> TunedLens:
         """Read what `save` wrote; raises UsageError where the file is none, or belongs to other weights."""
-        try:
-            loaded: Any = mx.load(str(path), return_metadata=True)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"{path}: not a readable tuned lens: {first_line(error)}") from error
-        arrays, metadata = loaded
-        if metadata.get("format") != _FORMAT:
-            raise UsageError(f"{path}: not a tuned lens (its format is {metadata.get('format')!r})")
-        vocab_size = int(metadata["vocab_size"])
-        return cls(model, arrays["weight"], arrays["bias"], metadata["base"], tokenizer, vocab_size)
+        (weight, bias), base, vocab_size = cls._read(path, ("weight", "bias"))
+        return cls(model, weight, bias, base, tokenizer, vocab_size)
 
     def _translate(self, point: Point, stream: Any) -> Any:
         if not 0 <= point.layer < self.n_layers - 1 or not point.block:
             return stream
         return _translated(stream, self.weight[point.layer], self.bias[point.layer])
-
-    def _begin(self) -> None:
-        self._check_base()
-
-    def _check_base(self) -> None:
-        """Hash the weights if any array is another than at the last look."""
-        now = _parameters(self.model)
-        if len(now) == len(self._held) and all(
-            a is b and name == held for (name, a), (held, b) in zip(now, self._held, strict=True)
-        ):
-            return
-        found = weights_hash(self.model)
-        if found != self.base:
-            raise UsageError(
-                f"this tuned lens was fitted on weights {self.base[:12]}, the model has {found[:12]}; "
-                "fit it anew on this model or checkpoint"
-            )
-        self._held = now
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, shapes, dtypes and bits of all parameters of a model."""
-    found = hashlib.sha256()
-    for name, array in _parameters(model):
-        found.update(f"{name} {array.shape} {array.dtype}\n".encode())
-        found.update(np.array(array.reshape(-1).view(mx.uint8), copy=False).tobytes())
-    return found.hexdigest()
-
-
-def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
-    parameters: dict[str, Any] = model.parameters()  # type: ignore[no-untyped-call]
-    return sorted(tree_flatten(parameters), key=lambda named: str(named[0]))  # type: ignore[arg-type]
 
 
 def _rows(

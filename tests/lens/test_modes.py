@@ -14,6 +14,7 @@ from lens_case import PROMPTS, SETS, same
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from emergence.errors import BrokenExperiment, UsageError
+from emergence.lens.jacobian_lens import JacobianLens
 from emergence.lens.logit_lens import LogitLens
 from emergence.lens.proof import prove
 from emergence.lens.tuned_lens import TunedLens
@@ -61,6 +62,7 @@ CALLS: dict[str, tuple[Callable[[LogitLens], Any], type[Exception]]] = {
     "verify": (lambda ln: ln.verify(), BrokenExperiment),
     "a new lens": (lambda ln: LogitLens(ln.model), BrokenExperiment),
     "a tuned lens": (lambda ln: TunedLens.fit(ln, PROMPTS, steps=1), BrokenExperiment),
+    "a Jacobian lens": (lambda ln: JacobianLens.fit(ln, PROMPTS, skip_first=0), BrokenExperiment),
     "bad input": (lambda ln: ln.read(PROMPTS, positions=9), UsageError),
 }
 
@@ -76,11 +78,13 @@ def test_modes_come_back_after_an_exception(call: Callable[[LogitLens], Any], er
     del caught
 
 
-def test_a_tuned_lens_is_fitted_without_dropout() -> None:
+def test_a_lens_is_fitted_without_dropout() -> None:
     model = dropping()
     before = modes(model)
     weights = [TunedLens.fit(LogitLens(model), PROMPTS, steps=2, rows=8).weight for _ in range(2)]
     assert mx.array_equal(*weights)
+    slopes = [JacobianLens.fit(LogitLens(model), PROMPTS, skip_first=0).jacobian for _ in range(2)]
+    assert mx.array_equal(*slopes)
     assert modes(model) == before
 
 

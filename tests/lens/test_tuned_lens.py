@@ -12,8 +12,9 @@ import pytest
 import tiny
 
 from emergence.errors import NotMeasurable, UsageError
+from emergence.lens.fitted import weights_hash
 from emergence.lens.logit_lens import LogitLens
-from emergence.lens.tuned_lens import TunedLens, weights_hash
+from emergence.lens.tuned_lens import TunedLens
 
 RNG = np.random.default_rng(0)
 TEXT = [RNG.integers(0, 366, n).tolist() for n in (9, 12, 9, 16, 5, 20, 12, 9)]

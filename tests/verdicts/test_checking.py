@@ -34,9 +34,8 @@ def test_what_few_prompts_and_seeds_can_never_show_is_told():
     assert any(
         line.startswith("B1: can never be supported: 60 prompts that all hold nothing") for line in told
     )
-    assert any(
-        line.startswith("E2: can never be falsified: 3 seeds that lack it leave it open") for line in told
-    )
+    some = next(line for line in told if "can never be falsified: 3 seeds that lack it leave it open" in line)
+    assert "E2" in some.partition(":")[0].split(", "), "claims with one reason share a line"
     assert any(line.startswith("C2: can never be supported: 60 prompts") for line in told)
 
 
@@ -85,9 +84,11 @@ def test_fewer_than_thirty_prompts_a_class_are_refused():
 
 def test_one_seed_where_replication_is_claimed_is_told_before_training():
     told = check(TABLE, loading.narrowed(config_with(), None, 1))
-    assert any(line.startswith("E6: will be inconclusive: it needs 3 seeds, arm sft has 1") for line in told)
-    lines = {line.split(":")[0] for line in told if "will be inconclusive: it needs 3 seeds" in line}
-    assert lines == {"E1", "E2", "E3", "E4", "E5", "E6", "O1", "O2"}
+    lines = [line for line in told if "will be inconclusive: it needs 3 seeds" in line]
+    assert [line.partition("; ")[0] for line in lines] == [
+        f"{ids}: will be inconclusive: it needs 3 seeds, arm {arm} has 1"
+        for ids, arm in (("E1, E2, E3, E4, E5, E6", "sft"), ("O1, O2", "classified"))
+    ]
 
 
 def test_two_checkpoints_are_no_trend():
