@@ -51,7 +51,7 @@ def run_spec(config: Config, source: Source, splits: Splits, arm: Arm, seed: int
     """Everything that decides a run's content; its hash is the run's key. Needs no loaded model."""
     return {
         "model": source.hash,
-        "arm": arm.spec(),
+        "arm": arm.spec() | ({"content": arm.content[arm.seeds.index(seed)]} if arm.content else {}),
         "seed": seed,
         "styles": list(config.task.styles),
         "data": {name: tasks.content_hash(getattr(splits, name)) for name in ("train", "valid", "test")},

@@ -5,9 +5,13 @@ In: the valid file. Out: `settings.Arm`s; problems and notices in `Problems`.
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import UsageError
+from ..store import series
 from ..wording import quoted, some
 from . import schema, settings
 from .problems import Path, Problems
@@ -18,7 +22,10 @@ _INHERITED = {"learning_rate", "lr_schedule", "warmup", "adam", "batch_size", "m
 
 
 def resolve(
-    file: schema.Layout, vocabulary: Mapping[str, Sequence[str]], problems: Problems
+    file: schema.Layout,
+    vocabulary: Mapping[str, Sequence[str]],
+    problems: Problems,
+    folder: pathlib.Path | None,
 ) -> tuple[Arm, ...]:
     """The enabled arms, with the shuffled control."""
     training = file.training
@@ -30,8 +37,13 @@ def resolve(
     if not enabled:
         problems.say(_METHODS, "no arm is enabled; enable one")
     usable = {name: arm for name, arm in enabled.items() if _usable(name, arm, problems)}
-    arms = [_arm(name, arm, file, vocabulary, problems) for name, arm in usable.items()]
-    if arms and not any(arm.method == "shuffled" for arm in arms):
+    arms = [
+        _given(name, arm, file, problems, folder)
+        if arm.method == "given"
+        else _arm(name, arm, file, vocabulary, problems)
+        for name, arm in usable.items()
+    ]
+    if any(arm.method != "given" for arm in arms) and not any(arm.method == "shuffled" for arm in arms):
         arms.append(_control(arms, training, problems))
     return tuple(arms)
 
@@ -51,7 +63,8 @@ def _usable(name: str, written: schema.Arm, problems: Problems) -> bool:
 
 def _control(arms: Sequence[Arm], training: schema.Training, problems: Problems) -> Arm:
     """Answers permuted, all else as in the arm that it controls: it runs whatever the file says."""
-    model = next((arm for arm in arms if arm.method == "sft"), arms[0])
+    model = next((arm for arm in arms if arm.method == "sft"), None)
+    model = model or next(arm for arm in arms if arm.method != "given")
     name = "shuffled"
     while any(arm.name == name for arm in arms):
         name += "_control"
@@ -92,6 +105,39 @@ def _arm(
         classifier_weight=written.classifier_weight,
         classifier_layer_pct=written.classifier_layer_pct,
         classifier_targets=_targets(written, vocabulary, path, problems) if classified else {},
+    )
+
+
+def _given(
+    name: str, written: schema.Arm, file: schema.Layout, problems: Problems, folder: pathlib.Path | None
+) -> Arm:
+    """An arm that others trained: its steps are those of the files, a folder for each seed."""
+    path = (*_METHODS, name, "checkpoints")
+    seeds = written.seeds or list(range(len(written.checkpoints or ())))
+    places = [str((folder or pathlib.Path()) / os.path.expanduser(p)) for p in written.checkpoints or ()]
+    if not places:
+        problems.say((*_METHODS, name), "given needs checkpoints: the folder that the series lies in")
+    elif len(places) != len(seeds):
+        problems.say(path, f"{len(places)} folders for {len(seeds)} seeds; give one for each")
+    steps: list[set[int]] = []
+    content = []
+    for place in places:
+        try:
+            steps.append({0, *(saved.step for saved in series.find(pathlib.Path(place)))})
+            content.append(series.content(pathlib.Path(place)))
+        except UsageError as error:
+            problems.say(path, str(error))
+    if any(other != steps[0] for other in steps):
+        problems.say(path, "the seeds have checkpoints at other steps; leave out those that not all have")
+    last = max(steps[0]) if steps else 0
+    return Arm(
+        name=name,
+        method="given",
+        max_steps=max(last, 1),
+        checkpoint_steps=tuple(sorted(steps[0])) if steps else (0,),
+        seeds=tuple(seeds),
+        checkpoints=tuple(places),
+        content=tuple(content),
     )
 
 

@@ -40,7 +40,7 @@ def _config(file: schema.Layout, problems: Problems, folder: pathlib.Path | None
     glyphs = {glyph: cls for cls in classes for glyph in made.glyphs(cls)} if made else {}
     words = vocabulary.resolve(parameters.task_vocabulary, classes, glyphs, problems)
     prompts = tuple(task.prompts(parameters, made, problems)) if made else ()
-    trained = arms.resolve(file, words, problems)
+    trained = arms.resolve(file, words, problems, folder)
     if made:
         task.check_supply(made, prompts, problems)
     for name in ("name", "description", "model"):

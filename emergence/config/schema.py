@@ -29,7 +29,7 @@ OTHER_NAMES = {
 }
 """Other names of the operations that are understood wherever a class is named."""
 
-Method = Literal["sft", "shuffled", "classified", "dual_reward", "grpo"]
+Method = Literal["sft", "shuffled", "classified", "dual_reward", "given", "grpo"]
 MATCHED = ("a", "b")
 """Names of operands that are asked under every class."""
 _ARM = settings.Arm(name="")
@@ -91,6 +91,10 @@ def _renamed(value: object, info: Any) -> object:
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"the class {twice} is given twice under two names; keep one")
     return dict(zip(names, value.values(), strict=True))
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else _listed(value)
 
 
 def _flag(value: object) -> object:
@@ -165,6 +169,7 @@ OperandName = Annotated[
 ]
 Target = Annotated[str, Field(pattern=_TARGET, max_length=100), AfterValidator(_not_the_tail)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+Folder = Annotated[str, Field(min_length=1, max_length=500)]
 Word = Annotated[str, Field(min_length=1, max_length=40)]
 ByClass = BeforeValidator(_renamed)
 
@@ -214,7 +219,15 @@ class Arm(_Section):
     method: Method = Field(
         default="sft",
         description="`sft`; `shuffled`: answers permuted within the class, a control; `classified` or "
-        "`dual_reward`: the class word at an intermediate layer is taught, too; `grpo` is refused",
+        "`dual_reward`: the class word at an intermediate layer is taught, too; `given`: checkpoints that "
+        "others trained are taken as they are; `grpo` is refused",
+    )
+    checkpoints: Annotated[
+        list[Folder] | None, Field(min_length=1, max_length=100), BeforeValidator(_one_or_more)
+    ] = Field(
+        default=None,
+        description="given: the folder of the series, or one for each seed; adapters of mlx-lm "
+        "(`0000100_adapters.safetensors`) or of peft (`checkpoint-100/`), beside the config, or below `~`",
     )
     use_lora: Flag | None = Field(default=None, description="false is `fine_tune_type: full`")
     fine_tune_type: Literal["lora", "dora", "full"] | None = Field(

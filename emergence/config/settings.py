@@ -62,7 +62,7 @@ class Arm(_Settled):
     """One way to train; with a seed, a run."""
 
     name: str
-    method: Literal["sft", "shuffled", "classified"] = "sft"
+    method: Literal["sft", "shuffled", "classified", "given"] = "sft"
     fine_tune_type: Literal["lora", "dora", "full"] = "lora"
     learning_rate: float = 5e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -82,12 +82,21 @@ class Arm(_Settled):
     classifier_targets: dict[str, str] = {}
     """Class to the word that a `classified` arm is taught to read out at `classifier_layer_pct`."""
 
+    checkpoints: tuple[str, ...] = ()
+    """Of `given`: the folder of each seed's series. Where it lies decides nothing; `content` does."""
+    content: tuple[str, ...] = ()
+    """Of `given`: SHA-256 of each seed's series."""
+
+    def series(self, seed: int) -> str:
+        """The folder of a seed's series."""
+        return self.checkpoints[self.seeds.index(seed)]
+
     def spec(self) -> dict[str, Any]:
         """What decides a run beside its seed, as JSON values, less what is at its default.
 
         So a setting that is added later changes no key of a run that does not use it.
         """
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "seeds"})
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "seeds", "checkpoints"})
 
 
 def _task(task: Task[Any]) -> dict[str, Any]:
@@ -128,7 +137,14 @@ class Config(_Settled):
     def public(self) -> Config:
         """The same as it may be shown: the model by `shown_model`, notices without the config's folder."""
         notices = tuple(_FOLDER.sub("", notice) for notice in self.notices)
-        return self.model_copy(update={"model": shown_model(self.model), "notices": notices})
+        arms = tuple(
+            arm.model_copy(
+                update={"checkpoints": tuple(os.path.basename(folder) for folder in arm.checkpoints)}
+            )
+            for arm in self.arms
+        )
+        shown = {"model": shown_model(self.model), "notices": notices, "arms": arms}
+        return self.model_copy(update=shown)
 
     def spec(self) -> dict[str, Any]:
         """All fields but the notices, as JSON values, less what is at its default.

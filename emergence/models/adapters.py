@@ -47,10 +47,10 @@ def lora(model: Any, fine_tune_type: str, lora: LoRA, seed: int | None = None) -
     names no linear layer of a block.
     """
     settings = settings_of(model, fine_tune_type, lora)
-    with _restored(model):
+    with restored(model):
         model.base_hash = base_hash(model)
         try:
-            _insert(model, settings)
+            insert(model, settings)
         except MISFITS as error:
             raise UsageError(
                 f"this model cannot be trained with {fine_tune_type}: {first_line(error)}"
@@ -69,7 +69,7 @@ def adapted(model: Any, checkpoint: Path) -> Iterator[Any]:
     this very model as its base, and embedding, final norm and head stay the base's own arrays. Raises
     BrokenExperiment otherwise.
     """
-    with _restored(model):
+    with restored(model):
         apply(model, checkpoint, strict=True)
         yield model
 
@@ -79,20 +79,20 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
 
     `strict` also refuses adapters that do not say which base they belong to (mlx-lm's own do not).
     """
-    settings, base = _settings(checkpoint / CONFIG), base_hash(model)
+    settings, base = settings_in(checkpoint / CONFIG), base_hash(model)
     recorded = settings.get("base_hash")
     if recorded != base and (strict or recorded is not None):
         raise BrokenExperiment(
             f"{checkpoint} was trained on another base ({str(recorded)[:12]}, this model is {base[:12]}); "
             "load the model that it was trained on"
         )
-    tensors = _read(checkpoint / WEIGHTS)
+    tensors = read_tensors(checkpoint / WEIGHTS)
     try:
-        _insert(model, settings)
+        insert(model, settings)
     except MISFITS as error:
         raise BrokenExperiment(f"{checkpoint / CONFIG} fits no layers: {first_line(error)}") from None
-    before, lens = _trained(model, settings), _outside(model)
-    _check_complete(checkpoint, tensors, before)
+    before, lens = trained(model, settings), _outside(model)
+    check_complete(checkpoint, tensors, before)
     _check_step(checkpoint, settings, tensors, before)
     model.load_weights(list(tensors.items()), strict=False)
     model.eval()
@@ -102,7 +102,7 @@ def apply(model: Any, checkpoint: Path, strict: bool = False) -> None:
     model.base_hash = hashlib.sha256(f"{base} {digest(checkpoint / WEIGHTS)}".encode()).hexdigest()
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def settings_in(path: Path) -> dict[str, Any]:
     """What an `adapter_config.json` says; an older or another tool's form is told as such."""
     settings = read_json(path)
     if "peft_type" in settings:
@@ -130,7 +130,7 @@ def adapter_config(model: Any, fine_tune_type: str, lora: LoRA, step: int) -> di
 def save_adapters(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
     """Write what is trained in `model`, and its `adapter_config`, into `folder`; sorted: the bytes repeat."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(sorted(_trained(model, config).items()))
+    tensors = dict(sorted(trained(model, config).items()))
     mx.save_safetensors(str(folder / WEIGHTS), tensors, {"format": "mlx"})
     (folder / CONFIG).write_text(json.dumps(dict(config), indent=4, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -154,7 +154,7 @@ def _hash(named: Iterable[tuple[str, mx.array]]) -> str:
     return whole.hexdigest()
 
 
-def _insert(model: Any, settings: Mapping[str, Any]) -> None:
+def insert(model: Any, settings: Mapping[str, Any]) -> None:
     """Freeze the model, then let the blocks train: their own weights ("full") or new layers beside them."""
     model.freeze()
     kind, count = settings.get("fine_tune_type", "lora"), settings["num_layers"]
@@ -180,7 +180,7 @@ def _draw(model: Any, seed: int) -> None:
         layer.lora_a = mx.random.uniform(-(inputs**-0.5), inputs**-0.5, layer.lora_a.shape, key=key)
 
 
-def _trained(model: Any, settings: Mapping[str, Any]) -> dict[str, mx.array]:
+def trained(model: Any, settings: Mapping[str, Any]) -> dict[str, mx.array]:
     """Exactly what a checkpoint of these settings holds, by name."""
     if settings.get("fine_tune_type") == "full":
         return cast(dict[str, mx.array], dict(tree_flatten(model.trainable_parameters())))
@@ -189,7 +189,8 @@ def _trained(model: Any, settings: Mapping[str, Any]) -> dict[str, mx.array]:
     return {f"{path}.{name}": m[name] for path, m in layers for name in factors & m.keys()}
 
 
-def _read(path: Path) -> dict[str, mx.array]:
+def read_tensors(path: Path) -> dict[str, mx.array]:
+    """The tensors of a file, all finite; raises `BrokenExperiment` otherwise."""
     try:
         tensors: dict[str, mx.array] = cast(Any, mx.load(str(path)))
         fine = [name for name, t in tensors.items() if mx.isfinite(t).all().item()]
@@ -200,7 +201,7 @@ def _read(path: Path) -> dict[str, mx.array]:
     return tensors
 
 
-def _check_complete(checkpoint: Path, tensors: dict[str, mx.array], wanted: dict[str, mx.array]) -> None:
+def check_complete(checkpoint: Path, tensors: dict[str, mx.array], wanted: dict[str, mx.array]) -> None:
     """Every tensor consumed, none missing, each of the right shape; all problems at once."""
     problems = []
     if missing := sorted(wanted.keys() - tensors.keys()):
@@ -260,7 +261,7 @@ def _foldable(layer: Any) -> bool:
 
 
 @contextmanager
-def _restored(model: Any) -> Iterator[None]:
+def restored(model: Any) -> Iterator[None]:
     """Afterwards the model has the modules, arrays, frozen names, mode and hash from before."""
     modules = dict(model.named_modules())
     arrays = parameters(model)

@@ -17,6 +17,7 @@ from ..progress import Progress
 from ..store.store import Entry
 from ..tasks.encoding import rows
 from ..tasks.task import Splits, Task, write_jsonl
+from . import given
 from .checkpoints import CHECKPOINTS, LOG
 from .loop import Trainer
 
@@ -53,6 +54,8 @@ def build(
     for name in ("train", "valid", "test"):
         write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(splits, name))
     learned_from, valid = (rows(lens.tokenizer, part, task.styles) for part in (splits.train, splits.valid))
+    if arm.method == "given":
+        return given.build(lens, arm, seed, learned_from, valid, workdir, progress)
     trainer = Trainer(
         lens=lens, arm=arm, seed=seed, rows=learned_from, valid=valid, workdir=workdir, progress=progress
     )

@@ -134,7 +134,7 @@ def test_a_checkpoint_that_moves_the_lens_is_caught_by_name(
         adapted(model, folder),
     ):
         pass
-    monkeypatch.setattr(adapters, "_check_complete", lambda *_: None)
+    monkeypatch.setattr(adapters, "check_complete", lambda *_: None)
     monkeypatch.setattr(adapters, "_check_step", lambda *_: None)
     with pytest.raises(BrokenExperiment, match=f"changes {name}, .*moves the lens"), adapted(model, folder):
         pass
