@@ -1,4 +1,4 @@
-"""The verbs: `emergence list | info | run | status | report | models | store`.
+"""The verbs: `emergence list | info | run | judge | status | report | models | store`.
 
 Exit codes: 0 all as expected, 1 a verdict failed or changed, 2 usage, 3 broken experiment. `run` is pytest
 underneath: the same fixtures, the same verdicts.
@@ -199,6 +199,38 @@ def run(
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
     ended = run.run(experiment, flags)
     return _say(ended.message, ended.code) if ended.message else ended.code
+
+
+@app.command()
+def judge(
+    checkpoints: Annotated[Path, typer.Argument(help="A series: adapters of mlx-lm or peft, by step.")],
+    base: Annotated[str, typer.Option(help="The model that they were trained on.")],
+    experiment: Annotated[
+        str, typer.Option(help="Whose claims they are judged by.")
+    ] = "classifier_emergence",
+    arm: Annotated[str, typer.Option(help="The arm whose part they play in them.")] = "sft",
+    param: Param = None,
+    store: StoreOption = None,
+    experiments_dir: Folder = None,
+) -> int:
+    """Judge checkpoints that somebody trained: a table of verdicts and a report; nothing is trained."""
+    from ..config import parse_override
+    from ..progress import for_stream
+    from ..report import tables
+    from .judge import given
+
+    one, kept = _find(experiment, experiments_dir, store)
+    overrides = dict(parse_override(p) for p in param or [])
+    progress = for_stream(sys.stderr)  # type: ignore[arg-type]
+    made, left = given(one.folder, base, checkpoints, arm, overrides, kept, progress)
+    for line in made.notices:
+        _note(line)
+    verdicts = made.verdicts
+    _console().print(tables.verdict_report(verdicts))
+    if left:
+        print(f"not measurable with this series alone: {', '.join(left)}")
+    print(f"report: {made.report()}")
+    return VERDICT if any(v.outcome == "falsified" for v in verdicts) else OK
 
 
 @app.command()

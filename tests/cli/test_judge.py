@@ -1,0 +1,66 @@
+"""`emergence judge`: one line from somebody's folder to a table and a report."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import trained
+
+from emergence.cli.main import main
+
+CLAIMS = """
+from emergence import Prediction
+VERSION = 1
+READ = {"family": "answer", "band": "intermediate", "style": "symbolic"}
+PREDICTIONS = (
+    Prediction("B", "no answer in the base model", "base", **READ, test="no classifier"),
+    Prediction("P", "an answer emerges", "sft", **READ, test="classifier"),
+    Prediction("G", "a gain", "sft", **READ, test="predicts correctness", against=("shuffled",)),
+    Prediction("O", "another arm", "classified", **READ, test="classifier"),
+)
+"""
+
+
+@pytest.fixture
+def series(trained_folder, tmp_path, monkeypatch):
+    folder = trained.copied(trained_folder, tmp_path / "hypotheses" / "tiny")
+    (folder / "predictions.py").write_text(CLAIMS)
+    run = trained.experiment(folder).runs[0]
+    for step in (2, 4):
+        shutil.copytree(run.checkpoints[step], tmp_path / "theirs" / f"step-{step}")
+    monkeypatch.chdir(tmp_path)
+    return trained_folder / "model"
+
+
+def judge(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["judge", *map(str, arguments), "--experiment", "tiny", "--store", "store"])
+    return ended.value.code
+
+
+def test_a_series_is_judged_by_the_claims_that_speak_of_it(series, capsys):
+    assert judge("theirs", "--base", series) == 0
+    told = capsys.readouterr().out
+    assert "B ? inconclusive" in told
+    assert "P ? inconclusive" in told
+    assert "not measurable with this series alone: G, O" in told
+    assert "report.html" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere", "--base", "{base}"), "no such folder"),
+        (("theirs", "--base", "no model"), "'no model' is neither"),
+        (("theirs", "--base", "{base}", "--arm", "dpo"), "--arm dpo: no claim of tiny is about it alone"),
+        (("theirs",), "Missing option '--base'"),
+    ],
+    ids=["folder", "base", "arm", "none"],
+)
+def test_bad_input_is_one_line(series, capsys, arguments, message):
+    code = judge(*(a.format(base=series) for a in arguments))
+    told = capsys.readouterr().err.strip().splitlines()
+    assert code in (2, 3)
+    assert message in told[-1]
+    assert "Traceback" not in "".join(told)
