@@ -13,10 +13,12 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 import webbrowser
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert _main(MAIN_JOB) in (0, 1)
+    for saved in sorted((place / ".emergence" / "runs").glob("*/checkpoints/*"))[1:3]:
+        shutil.copytree(saved, place / "my-run" / f"checkpoint-{int(saved.name)}")
     return place
 
 
@@ -280,10 +284,12 @@ ELSEWHERE = {"data.md": 1, "extending.md": 5}
 
 def test_every_python_example_is_run() -> None:
     found = {page.name: len(_examples(page.name)) for page in PAGES if _examples(page.name)}
-    assert found == ELSEWHERE | {page: 1 for page, _ in LENS}
+    assert found == ELSEWHERE | Counter(page for page, _ in LENS)
 
 
-@pytest.mark.parametrize("code", [code for _, code in LENS], ids=[page for page, _ in LENS])
+@pytest.mark.parametrize(
+    "code", [code for _, code in LENS], ids=[f"{page}-{i}" for i, (page, _) in enumerate(LENS)]
+)
 def test_examples_of_the_lens_run(home: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     assert EMBEDDED in code

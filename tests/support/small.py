@@ -1,4 +1,4 @@
-"""The experiments of `hypotheses/` as they are, but on a tiny model and in seconds."""
+"""The experiments of `hypotheses/` that train, as they are, but on a tiny model and in seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def hypotheses(place: Path) -> Path:
     """A copy of `hypotheses/` in `place`, and a tiny model in `place/model` that all of it is about."""
     model = tiny.write_model(place / "model")
     shutil.copytree(
-        HYPOTHESES, place / "hypotheses", ignore=shutil.ignore_patterns("__pycache__", "*INDINGS*")
+        HYPOTHESES, place / "hypotheses", ignore=shutil.ignore_patterns("__pycache__", "*INDINGS*", "gpt_oss")
     )
     (place / "conftest.py").write_text('pytest_plugins = ["emergence.fixtures"]\n')
     for path in (place / "hypotheses").glob("*/config.yaml"):
@@ -34,6 +34,7 @@ def _shortened(config: dict[str, Any], name: str, model: Path) -> dict[str, Any]
     config["model"] = str(model)
     config["training"] |= SHORT
     for arm in config["training"]["training_methods"].values():
-        arm.pop("max_steps", None)
+        for own in ("max_steps", "checkpoint_steps"):
+            arm.pop(own, None)
     config["parameters"] |= FEW | {"num_samples": 60, "task_vocabulary": WORDS[name]}
     return config
