@@ -74,7 +74,11 @@ def test_permuted_weights_are_read_by_the_same_lens_and_the_model_is_itself_agai
 
 
 @pytest.mark.parametrize(
-    ("model", "outcome"), [((), "10 skipped"), (("--model", "{model}"), "9 inconclusive")]
+    ("model", "outcome"),
+    [
+        ((), "10 skipped"),
+        pytest.param(("--model", "{model}"), "9 inconclusive", marks=pytest.mark.slow),
+    ],
 )
 def test_pytest_skips_it_where_the_model_is_not_here(
     experiment: Experiment, tmp_path: Path, model: tuple[str, ...], outcome: str

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 from judged import HYPOTHESIS, LARGE, TABLE, judge
+from places import HYPOTHESES
 from synthetic import Plant
 
 from emergence.config import loading
@@ -63,7 +64,7 @@ def test_writing_twice_writes_the_same_bytes(tmp_path, judged):
 
 @pytest.mark.parametrize("name", ["classifier_emergence", "parity"])
 def test_the_pages_of_the_repository_say_what_its_findings_hold(name):
-    place = HYPOTHESIS.parent / name
+    place = HYPOTHESES / name
     experiment = loading.load(place / "config.yaml")
     page = findings_page.markdown(findings.load(place), experiment.name)
     assert (place / findings_page.FILE).read_text() == page

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from judged import HYPOTHESIS, LARGE, TABLE, judge
+from places import HYPOTHESES
 from synthetic import Plant
 
 from emergence.config import loading
@@ -163,7 +164,7 @@ def test_a_model_folder_goes_by_its_last_part(tmp_path):
 
 @pytest.mark.parametrize("name", ["classifier_emergence", "parity"])
 def test_the_findings_of_the_repository_are_of_its_configs_and_predictions_or_of_earlier_ones(name):
-    place = HYPOTHESIS.parent / name
+    place = HYPOTHESES / name
     content, experiment = findings.load(place), loading.load(place / "config.yaml")
     claims = table(place)
     findings.same_version(place, claims)
