@@ -61,9 +61,8 @@ def classes(data: Any) -> Classes:
 
 def _no_operation(cls: str) -> str:
     known = arithmetic.OPERATIONS
-    if cls in known:
-        return ""
-    return f"unknown operation {quoted(cls)}{did_you_mean(cls, known)}; known: {', '.join(known)}"
+    hint = f"{quoted(cls)}{did_you_mean(cls, known)}; known: {', '.join(known)}"
+    return "" if cls in known else f"unknown operation {hint}"
 
 
 def _listed(value: object) -> object:
