@@ -101,7 +101,7 @@ def _figure(finding: Mapping[str, Any]) -> str:
         return ""
     share = is_share(finding["statistic"])
     values = [finding[name] for name in ("estimate", "low", "high")]
-    numbers = [f"{100 * x:.0f}" if share else f"{x:.2f}" for x in values]
+    numbers = [f"{100 * x:z.0f}" if share else f"{x:z.2f}" for x in values]
     layer = "" if finding["layer"] is None else f" L{finding['layer']}"
     return f"{numbers[0]}{' %' * share} [{numbers[1]}, {numbers[2]}]{layer}"
 

@@ -145,5 +145,5 @@ def _sentence(own: _Arm, area: Area, gain: Area, others: dict[str, Area | None],
         f"{arm} {other.estimate:.2f}" if other else f"{arm} nothing to predict"
         for arm, other in others.items()
     )
-    gained = f"gain {gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}], against {bound:.2f}"
+    gained = f"gain {gain.estimate:z.2f} [{gain.low:z.2f}, {gain.high:z.2f}], against {bound:.2f}"
     return f"{tells} ({said}): {gained}; {right}"

@@ -45,7 +45,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     worst = int(np.argmax(p_gone))
     sentence = (
         f"at L{layer} own-class mass grows by {share(interval, 0)} over {m.steps[-1]} steps, against "
-        f"{percent(bound)}; rank correlation {rho:.2f}"
+        f"{percent(bound)}; rank correlation {rho:z.2f}"
     )
     same = bool(np.ptp(own[..., 0]) == 0)
     effect = replace(

@@ -36,7 +36,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     sentence = (
         f"a linear probe at L{e.layers[i]}, trained on {p.style} prompts, has balanced accuracy "
         f"{e.accuracy[i]:.0%} on {forms} ones, control task {e.control[i]:.0%}: selectivity "
-        f"{s.estimate[i]:.2f} [{s.low[i]:.2f}, {s.high[i]:.2f}], against {bound:.2f}"
+        f"{s.estimate[i]:z.2f} [{s.low[i]:z.2f}, {s.high[i]:z.2f}], against {bound:.2f}"
     )
     effect = replace(
         effect,
@@ -77,8 +77,8 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         ),
         when_gone=(
             f"in forms that it was not trained on, a linear probe has a selectivity below {p.negligible:.2f} "
-            f"at every layer of the band, the largest at L{e.layers[j]}: {s.estimate[j]:.2f} "
-            f"[{s.low[j]:.2f}, {s.high[j]:.2f}]"
+            f"at every layer of the band, the largest at L{e.layers[j]}: {s.estimate[j]:z.2f} "
+            f"[{s.low[j]:z.2f}, {s.high[j]:z.2f}]"
         ),
     )
 
