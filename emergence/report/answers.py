@@ -61,11 +61,12 @@ def _place(some: Sequence[Verdict]) -> str:
 
 
 def _why(some: Sequence[Verdict]) -> str:
-    """What keeps it open, where it is the same kind of thing for all: the first clause of the reason."""
+    """What keeps it open, whatever the numbers are, where that is the same kind of thing for all."""
     if some[0].outcome != "inconclusive":
         return ""
-    reasons = list(dict.fromkeys(v.reason.partition(". ")[0].partition(":")[0] for v in some))
-    return f" ({reasons[0]})" if len(reasons) == 1 else ""
+    blocked = [v.reason.partition(". Here ") for v in some]
+    reasons = list(dict.fromkeys(why.partition(":")[0] for why, here, _ in blocked if here))
+    return f" ({reasons[0]})" if len(reasons) == 1 and all(here for _, here, _ in blocked) else ""
 
 
 def _and(names: Sequence[str]) -> str:
