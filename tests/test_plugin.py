@@ -109,6 +109,24 @@ def test_supported_passes_and_falsified_fails_with_the_evidence(pytester, folder
     assert result.ret == 1
 
 
+@pytest.mark.parametrize(
+    ("outcome", "options", "code"),
+    [
+        pytest.param("falsified", [], 1, id="falsified"),
+        pytest.param("supported", [], 0, id="supported", marks=pytest.mark.slow),
+        pytest.param("inconclusive", [], 0, id="inconclusive", marks=pytest.mark.slow),
+        pytest.param("inconclusive", ["--strict-verdicts"], 1, id="strict", marks=pytest.mark.slow),
+    ],
+)
+def test_xdist_ends_as_one_process_does(pytester, folder, monkeypatch, outcome, options, code):
+    judge(folder, outcome)
+    monkeypatch.setenv("PYTHONPATH", python_path())
+    result = pytester.runpytest_subprocess("small", "-n", "2", "-p", "no:cacheprovider", *options)
+    assert result.ret == code
+    lines = {"falsified": ["*AssertionError: <E?add? falsified>"], "inconclusive": ["*inconclusive*"]}
+    result.stdout.fnmatch_lines(lines.get(outcome, ["*4 passed*"]))
+
+
 def test_inconclusive_is_an_outcome_of_its_own_and_no_failure(pytester, folder):
     judge(folder, "inconclusive")
     result = pytester.runpytest_inprocess("small")
