@@ -6,6 +6,7 @@ reasons why no number could decide.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -178,8 +179,15 @@ def seeds_that_may_do(p: Prediction, n_seeds: int, absence: bool) -> tuple[int, 
     return tuple(sorted({max(n_seeds, fewest), *(s for s in power.SEEDS if s >= max(n_seeds, fewest))}))
 
 
-def wanted(what: str, found: Needs | None) -> tuple[str, Needs | None]:
-    """`if it is as large as it looks, about 120 prompts and 5 seeds would decide it`."""
+def wanted(what: str, found: Needs | None, m: Masses | None = None) -> tuple[str, Needs | None]:
+    """`if it is as large as it looks, about 120 prompts and 5 seeds would decide it`.
+
+    Of `m`, as many prompts more are asked for as were left out because their answer could be copied.
+    """
+    if found and m is not None and m.copied:
+        asked = 10 * math.ceil(found.prompts * (m.n + m.copied) / m.n / 10)
+        whole = replace(found, prompts=asked)
+        return f"{what}, {whole} would decide it ({found.prompts} of them that cannot be copied)", whole
     if found:
         return f"{what}, {found} would decide it", found
     return f"{what}, {power.PROMPTS[-1]} prompts and {power.SEEDS[-1]} seeds would not decide it", None

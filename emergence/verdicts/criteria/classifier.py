@@ -192,7 +192,7 @@ def _needs(e: Evidence, absence: Absence, p: Prediction, alpha: float) -> tuple[
             lambda s, n: power.power_gone(x, p.negligible, alpha * absence.weight, absence.most, s, n),
             measurements.seeds_that_may_do(p, n_seeds, absence=True),
         )
-        return measurements.wanted("if there is as little as it looks", found)
+        return measurements.wanted("if there is as little as it looks", found, e.masses)
     names, values = e.where_judged()
     bounds = [e.bound(name, bound) for name in names]
     what = "if it is as large as it looks"
@@ -205,7 +205,7 @@ def _needs(e: Evidence, absence: Absence, p: Prediction, alpha: float) -> tuple[
         lambda s, n: power.power_there(values, bounds, s, n),
         measurements.seeds_that_may_do(p, n_seeds, absence=False),
     )
-    return measurements.wanted(what, found)
+    return measurements.wanted(what, found, e.masses)
 
 
 def _least_sure(e: Evidence, absence: Absence, p: Prediction) -> str:

@@ -104,6 +104,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
                 max(gain.estimate - bound, p.negligible - gain.estimate),
                 gain.se,
             ),
+            m,
         ),
     )
 

@@ -66,12 +66,12 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         seeds = measurements.seeds_that_may_do(p, m.n_seeds, absence)
         if absence:
             found = power.needs(lambda s, n: power.power_gone(x, p.negligible, left, most, s, n), seeds)
-            return measurements.wanted("if it grows as little as it looks", found)
+            return measurements.wanted("if it grows as little as it looks", found, m)
         lift = bool(interval.estimate[0] <= bound)
         values = power.planted(x[..., None], 2 * bound) if lift else x[..., None]
         found = power.needs(lambda s, n: power.power_there(values, [bound], s, n), seeds)
         what = f"if it grew by {percent(2 * bound)}" if lift else "if it grows as much as it looks"
-        return measurements.wanted(what, found)
+        return measurements.wanted(what, found, m)
 
     return Assessment(
         effect=replace(measurements.with_interval(effect, interval, 0), threshold=bound, p=p_value),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -250,6 +251,17 @@ def test_a_claim_about_a_task_that_was_not_learned_is_inconclusive():
         )
         for v in found
     )
+
+
+def test_prompts_that_could_be_copied_are_asked_for_on_top():
+    world = study(**SMALL | {"per_class": 100, "arms": {"sft": 1}})
+    copied = np.random.default_rng(0).random(len(world.runs[0].prompts)) < 0.5
+    runs = tuple(dataclasses.replace(r, copied=copied) for r in world.runs)
+    for v in judging.judge([ROW["B2"]], type(world)(runs)):
+        assert v.outcome == "inconclusive"
+        judged = int(re.search(r"\((\d+) of them that cannot be copied\)", v.reason)[1])
+        assert v.details["needs"]["prompts"] == pytest.approx(judged * 100 / v.n_prompts, abs=10)
+        assert f"about {v.details['needs']['prompts']} prompts would decide it" in v.reason
 
 
 def test_an_inconclusive_verdict_says_what_would_decide_it():
