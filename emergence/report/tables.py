@@ -52,6 +52,7 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{n} {name}" for name, n in numbers.items() if n) or "no verdicts"
 
 
+_WIDTH = 100
 _COLUMNS = ("verdict", "", "estimate [95 %]", "threshold", "layer", "step", "statistic")
 
 
@@ -62,7 +63,9 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(_COLUMNS[:-1]):
         table.add_column(name, justify="left" if i < 2 else "right", no_wrap=True, min_width=widths[i])
-    table.add_column(_COLUMNS[-1], style="dim", no_wrap=True, overflow="ellipsis")
+    # Were it wider than what is left, rich would take it from any column, the step's first.
+    left = max(len(_COLUMNS[-1]), _WIDTH - sum(widths[:-1]) - 3 * (len(widths) - 1))
+    table.add_column(_COLUMNS[-1], style="dim", no_wrap=True, overflow="ellipsis", max_width=left)
     for _, group in groupby(zip(verdicts, rows, strict=True), key=lambda pair: pair[0].prediction):
         table.add_section()
         for verdict, row in group:

@@ -129,3 +129,18 @@ def test_a_sparkline_in_ascii_grows_with_its_values() -> None:
     line = tables.sparkline([i / 8 for i in range(9)], 1.0)
     assert line == tables.BLOCKS
     assert wording.encodable(line, "ascii") == " :-=+*#%@"
+
+
+@pytest.mark.parametrize("deviated", ["", "the table was changed"])
+def test_a_long_statistic_takes_no_room_from_layer_and_step(deviated: str) -> None:
+    rows = [
+        case.verdict(
+            f"E{i}", outcome, **{"class": "subtract"}, estimate=0.1, low=low, high=0.3, layer=28, step=700,
+            statistic="gain of own-class mass over what else there is, since step 0", deviated=deviated,
+        )
+        for i, (outcome, low) in enumerate((("inconclusive", -0.25), ("supported", 0.05)))
+    ]  # fmt: skip
+    lines = tables.plain(tables.verdict_table(rows), 100).splitlines()
+    assert "layer   step   statistic" in lines[0]
+    assert max(map(len, lines)) <= 100
+    assert all("L28" in line and "700" in line for line in lines if "E" in line[:2])
