@@ -38,7 +38,7 @@ def resolve(
         problems.say(_METHODS, "no arm is enabled; enable one")
     usable = {name: arm for name, arm in enabled.items() if _usable(name, arm, problems)}
     arms = [
-        _given(name, arm, file, problems, folder)
+        _given(name, arm, problems, folder)
         if arm.method == "given"
         else _arm(name, arm, file, vocabulary, problems)
         for name, arm in usable.items()
@@ -108,9 +108,7 @@ def _arm(
     )
 
 
-def _given(
-    name: str, written: schema.Arm, file: schema.Layout, problems: Problems, folder: pathlib.Path | None
-) -> Arm:
+def _given(name: str, written: schema.Arm, problems: Problems, folder: pathlib.Path | None) -> Arm:
     """An arm that others trained: its steps are those of the files, a folder for each seed."""
     path = (*_METHODS, name, "checkpoints")
     seeds = written.seeds or list(range(len(written.checkpoints or ())))
@@ -123,10 +121,12 @@ def _given(
     content = []
     for place in places:
         try:
-            steps.append({0, *(saved.step for saved in series.find(pathlib.Path(place)))})
-            content.append(series.content(pathlib.Path(place)))
+            found = series.find(pathlib.Path(place))
         except UsageError as error:
             problems.say(path, str(error))
+            continue
+        steps.append({0, *(saved.step for saved in found)})
+        content.append(series.content(found))
     if any(other != steps[0] for other in steps):
         problems.say(path, "the seeds have checkpoints at other steps; leave out those that not all have")
     last = max(steps[0]) if steps else 0

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..lens.edits import Edit, Rule
 from ..lens.logit_lens import LogitLens
 from ..lens.places import Layers, points
-from ..lens.prompts import Tokens
+from ..lens.prompts import Tokens, prompts
 from .rules import replace
 
 
@@ -78,32 +78,32 @@ def patch(
         The stream of this family cannot be changed.
     """
     which = points(layers, lens.n_layers)
-    before, after = (lens.read(prompts, layers=[-1], top_k=1) for prompts in (base, source))
+    before, after = (prompts(given, lens.tokenizer, lens.stream.n_ids).ids for given in (base, source))
     ids = np.asarray(token_ids, dtype=np.int64)
-    if len(before.tokens) != len(after.tokens) or ids.shape != (len(before.tokens), 2):
+    if len(before) != len(after) or ids.shape != (len(before), 2):
         raise UsageError(
-            f"{len(before.tokens)} base prompts, {len(after.tokens)} source prompts, token_ids of shape "
+            f"{len(before)} base prompts, {len(after)} source prompts, token_ids of shape "
             f"{ids.shape}: give one source and two tokens a base prompt"
         )
-    for one, other in zip(before.tokens, after.tokens, strict=True):
+    for one, other in zip(before, after, strict=True):
         if len(one) != len(other):
             raise UsageError(
                 f"a base prompt of {len(one)} tokens with a source of {len(other)}; pair equal lengths"
             )
-    streams = lens.streams(after.tokens, [str(p) for p in which], list(positions))
+    streams = lens.streams(after, [str(p) for p in which], list(positions))
     found = np.empty((len(which), len(positions), *ids.shape), np.float32)
     for i, point in enumerate(which):
         for j, position in enumerate(positions):
             rule: Rule = replace(streams[i, :, j])
             with lens.patched([Edit(str(point), position, rule)]):
-                found[i, j] = _said(lens, before.tokens, ids)
+                found[i, j] = _said(lens, before, ids)
     return PatchReading(
         layers=tuple(map(str, which)),
         positions=tuple(positions),
         token_ids=ids,
         log_probs=found,
-        base=_said(lens, before.tokens, ids),
-        source=_said(lens, after.tokens, ids),
+        base=_said(lens, before, ids),
+        source=_said(lens, after, ids),
     )
 
 

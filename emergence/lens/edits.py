@@ -68,7 +68,7 @@ def require_editable(stream: ResidualStream) -> None:
     Three prompts that are given the streams of three others at all positions of any layer must have the
     others' logits, to the last bit.
     """
-    if getattr(stream, "_is_editable", False):
+    if stream.is_editable:
         return
     name = model_type(stream.model)
     if not (stream.one_array and stream.calls_each_block_once):
@@ -86,7 +86,7 @@ def require_editable(stream: ResidualStream) -> None:
                     f"{name}: its blocks pass on more than the stream: with another prompt's stream at every "
                     "position it does not say what that prompt says"
                 )
-    stream._is_editable = True  # type: ignore[attr-defined]
+    stream.is_editable = True
 
 
 def _given(streams: mx.array, stream: mx.array, prompts: Sequence[int]) -> mx.array:
@@ -98,12 +98,10 @@ def changing(stream: ResidualStream, edits: dict[int, list[Edit]], batch: Sequen
     """Make the changes in the passes of the model inside, whose rows are the prompts of `batch`."""
     own = blocks(stream.model)
     hooks: list[tuple[Any, Hook]] = []
-    for layer, some in edits.items():
-        if layer >= 0:
-            hooks.append((own[layer], partial(_after, some, batch)))
-    if -1 in edits:
+    if -1 in edits:  # first: of two hooks of one module the first counts
         hooks.append((own[0], partial(_before, edits, batch)))
-    with observed(list(reversed(hooks))):
+    hooks += [(own[layer], partial(_after, some, batch)) for layer, some in edits.items() if layer >= 0]
+    with observed(hooks):
         yield
 
 

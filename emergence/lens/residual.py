@@ -111,6 +111,8 @@ class ResidualStream:
     """How the stream is observed, for a `Proof`."""
     one_array: ClassVar[bool] = True
     """Whether the unembedding depends on the stream alone."""
+    is_editable = False
+    """Whether it has been proven that the stream can be changed; see `edits`."""
 
     def __init__(self, model: nn.Module):
         self.model = model

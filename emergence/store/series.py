@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,9 +76,9 @@ def find(folder: Path) -> tuple[Saved, ...]:
     return tuple(found)
 
 
-def content(folder: Path) -> str:
-    """SHA-256 over all checkpoints and their steps; raises what `find` raises."""
-    return hashlib.sha256(" ".join(saved.content for saved in find(folder)).encode()).hexdigest()
+def content(found: Iterable[Saved]) -> str:
+    """SHA-256 over all checkpoints of a series and their steps."""
+    return hashlib.sha256(" ".join(saved.content for saved in found).encode()).hexdigest()
 
 
 def _numbered(folder: Path) -> list[Saved]:

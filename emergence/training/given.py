@@ -7,16 +7,15 @@ In: a lens on the base model, the folder of a series, held-out rows. Out: what a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ..backend import numpy_ops
 from ..config.settings import Arm
 from ..errors import BrokenExperiment
-from ..lens.hooks import evaluating
 from ..lens.logit_lens import LogitLens
 from ..models.adapters import adapted
 from ..models.series import write
@@ -26,10 +25,7 @@ from ..store.files import write_atomic
 from ..store.series import Saved
 from ..tasks.encoding import Row
 from . import learned, objectives
-from .batches import collate, in_length_order
 from .checkpoints import CHECKPOINTS, LOG
-
-_SCORED_AT_ONCE = 64
 
 
 def build(
@@ -64,13 +60,10 @@ def build(
 
 
 def _score(lens: LogitLens, checkpoint: Path, valid: Sequence[Row]) -> dict[str, object]:
-    objective = objectives.Objective(lens)
-    batches = in_length_order(valid, _SCORED_AT_ONCE)
-    with adapted(lens.model, checkpoint), evaluating(lens.model), numpy_ops.fast(lens.model):
-        score = objectives.score(lambda batch: objective.read(lens.model, batch)[0], batches)
-        logits = lens.model(mx.array(collate(valid[:4]).tokens))
-        if mx.isnan(logits).any().item():
-            raise BrokenExperiment(f"{checkpoint}: the model says NaN with it; its training diverged")
+    with adapted(lens.model, checkpoint):
+        score = objectives.score_rows(objectives.Objective(lens), valid)
+    if not math.isfinite(score.loss):
+        raise BrokenExperiment(f"{checkpoint}: validation loss {score.loss}; its training diverged")
     return score.summary()
 
 

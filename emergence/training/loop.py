@@ -36,7 +36,7 @@ from ..progress import SILENT, Progress
 from ..store.files import sweep
 from ..tasks.encoding import Row
 from . import learned, objectives
-from .batches import Batch, Batches, collate, in_length_order, shuffled_answers
+from .batches import Batches, collate, shuffled_answers
 from .checkpoints import RunFolder, State, flat
 from .divergence import Divergence
 from .learned import short
@@ -44,8 +44,6 @@ from .objectives import Objective
 from .randomness import ADAPTERS, DROPOUT, derived, drawing_from
 from .signals import stop_requests
 from .updates import Updates
-
-_SCORED_AT_ONCE = 64
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,10 +131,6 @@ class Trainer:
     @cached_property
     def _batches(self) -> Batches:
         return Batches(self._learned_from, self.arm.batch_size, self.seed)
-
-    @cached_property
-    def _scored(self) -> list[Batch]:
-        return in_length_order(self.valid, _SCORED_AT_ONCE)
 
     @cached_property
     def _objective(self) -> Objective:
@@ -243,11 +237,7 @@ class Trainer:
         )
 
     def _score(self) -> objectives.Score:
-        self._model.eval()
-        # Not so for updates: what is computed while MLX traces a gradient is walked through again at
-        # every block, which costs more than the faster exponential saves.
-        with numpy_ops.fast(self._model):
-            return objectives.score(lambda batch: self._objective.read(self._model, batch)[0], self._scored)
+        return objectives.score_rows(self._objective, self.valid)
 
     def _finish(self) -> dict[str, Any]:
         """Judge the training as a whole, and mark the run as finished."""

@@ -18,9 +18,13 @@ from jaxtyping import Float, Int
 from ..backend import numpy_ops
 from ..config.settings import Arm
 from ..errors import UsageError
+from ..lens.hooks import evaluating
 from ..lens.logit_lens import LogitLens
+from ..tasks.encoding import Row
 from ..tasks.vocabulary import single
-from .batches import Batch
+from .batches import Batch, in_length_order
+
+_SCORED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,16 @@ class Score:
             "valid_accuracy_by_class": self.first,
             "valid_exact_by_class": self.exact,
         }
+
+
+def score_rows(objective: Objective, rows: Sequence[Row]) -> Score:
+    """Score rows by the model of the objective's lens as it is, adapters included, in evaluation mode."""
+    model = objective.lens.model
+    # Not so for updates: what is computed while MLX traces a gradient is walked through again at
+    # every block, which costs more than the faster exponential saves.
+    with evaluating(model), numpy_ops.fast(model):
+        batches = in_length_order(rows, _SCORED_AT_ONCE)
+        return score(lambda batch: objective.read(model, batch)[0], batches)
 
 
 def score(read: Callable[[Batch], mx.array], batches: Sequence[Batch]) -> Score:

@@ -53,7 +53,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     effect = measurements.effect_without_numbers(p, m, "gain of AUROC" if p.against else "AUROC")
     if empty := measurements.unmeasured(p, m):
         return Assessment(effect, blocked=empty)
-    own = _arm(p, cls, family, measured)
+    own = _arm(p, cls, m, measured)
     area = permutation.predicts(own.score[..., 0], own.right, m.deals[0], measured.permutations(p))
     if area is None:
         fewer = min(own.right.sum(), (~own.right).sum())
@@ -65,7 +65,8 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         reason = reason or (
             f"fewer than {FEWEST} answers are right, or wrong, in all but {area.usable} of {m.n_seeds} runs"
         )
-    others = {arm: _arm(replace(p, arm=arm), cls, family, measured) for arm in p.against}
+    untaught = {arm: replace(p, arm=arm) for arm in p.against}
+    others = {arm: _arm(q, cls, measured.masses(q, cls, family), measured) for arm, q in untaught.items()}
     deals = range(len(m.deals))
     gains = [_gain(own.area(d), [other.area(d) for other in others.values()]) for d in deals]
     gain, bound = gains[0], measurements.presence_bound(p)
@@ -109,8 +110,8 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     )
 
 
-def _arm(p: Prediction, cls: str, family: str, measured: Measurements) -> _Arm:
-    m, runs = measured.masses(p, cls, family), measured.runs(p)
+def _arm(p: Prediction, cls: str, m: Masses, measured: Measurements) -> _Arm:
+    runs = measured.runs(p)
     every = [masses.correct(runs, p.style, cls, t) for t in range(len(m.steps))]
     step = 0 if p.arm in UNTRAINED else _half_learned([float(right.mean()) for right in every])
     cells = evidence.cells_of_strength(m, step)
