@@ -28,11 +28,11 @@ from ..store import files
 from ..store.locks import locked
 from ..verdicts.predictions import BANDS
 from ..verdicts.verdict import Verdict
-from . import answers, payload, records, results, tables
+from . import answers, payload, records, results, sources, tables
 from .payload import Decode
 
 PAGE, DATA = "report.html", "report.json"
-_SCRIPTS = ("charts.js", "page.js")
+_SCRIPTS = ("charts.js", "export.js", "page.js", "links.js", "start.js")
 _FINGERPRINT = ".fingerprint"
 _PAIR = "verdicts_sha256"
 """In `report.json`: which `verdicts.json` it was written with."""
@@ -154,7 +154,12 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         loader=jinja2.PackageLoader("emergence.report", "templates"),
     )  # fmt: skip
-    environment.filters |= {"number": tables.number, "interval": tables.interval, "visible": visible}
+    environment.filters |= {
+        "number": tables.number,
+        "interval": tables.interval,
+        "visible": visible,
+        "plain": sources.plain,
+    }
     low, high = middle = BANDS["middle"]
     environment.globals |= {"badges": tables.BADGES, "whisker": whisker, "deals": DEALS}
     environment.globals["middle"] = f"{100 * low:.0f}–{100 * high:.0f}"
@@ -169,6 +174,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         anchors={(v.prediction, v.cls): _anchor(v) for v in verdicts},
         summary=tables.counts(verdicts),
         counts={name: sum(v.outcome == name for v in verdicts) for name in tables.BADGES},
+        made=sources.summary(info["provenance"]),
         decoded=data["decoded"],
         style=Markup(_asset("report.css")),
         script=Markup(script),

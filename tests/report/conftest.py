@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 import report_case as case
 
 from emergence.report import figures
+from emergence.report import page as report
 
 
 def draw_little(folder: Path, study: Any, logs: Any) -> list[Path]:
@@ -24,9 +26,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "write", draw_little)
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of `case.study()`, with everything that a run leaves in it."""
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `case.study()`, with everything that a run leaves in it; for looking only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "write", draw_little)
-        yield case.write(tmp_path_factory.mktemp("results")).parent
+        return case.write(tmp_path_factory.mktemp("results")).parent
+
+
+@pytest.fixture(scope="session")
+def page(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.Page, Path]]:
+    """A browser of its own, and the path of `report.html`."""
+    executable = chromium.found()
+    assert executable
+    with chromium.browser(executable, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened, written / report.PAGE

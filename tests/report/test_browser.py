@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
@@ -20,20 +19,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def page(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[chromium.Page, Path]]:
-    executable = chromium.found()
-    assert executable
-    with chromium.browser(executable, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened, written / report.PAGE
-
-
 def _open(page: tuple[chromium.Page, Path], **settings: object) -> chromium.Page:
     browser, path = page
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(path, **settings)  # type: ignore[arg-type]
-    assert browser.js("document.documentElement.dataset.ready") == "true"
+    browser.ready(path, **settings)
     return browser
 
 

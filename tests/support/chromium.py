@@ -88,7 +88,13 @@ class Page:
             self.requests.append(params["request"]["url"])
 
     def open(
-        self, path: Path, width: int = 1280, height: int = 900, dark: bool = False, media: str = ""
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        media: str = "",
+        hash: str = "",
     ) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -99,10 +105,21 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self._events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        while "Page.loadEventFired" not in self._events:
-            self._next()
+        for url in (
+            "about:blank",
+            path.resolve().as_uri() + hash,
+        ):  # a page that is open follows a hash alone
+            self._events.clear()
+            self.call("Page.navigate", url=url)
+            while "Page.loadEventFired" not in self._events:
+                self._next()
+
+    def ready(self, path: Path, **settings: Any) -> None:
+        """Open a report and see it drawn, with nothing of the page before it left over."""
+        self.errors.clear()
+        self.requests.clear()
+        self.open(path, **settings)
+        assert self.js("document.documentElement.dataset.ready") == "true"
 
     def js(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

@@ -32,6 +32,19 @@ function colour(share) {
   const channel = (stop, k) => parseInt(VIRIDIS[stop].slice(1 + 2 * k, 3 + 2 * k), 16);
   return `rgb(${[0, 1, 2].map((k) => Math.round(channel(i, k) + (at - i) * (channel(i + 1, k) - channel(i, k)))).join(",")})`;
 }
+/* Black or white, whichever reads better on `colour(share)`: at least 4.5 to 1 either way. */
+function ink(share) {
+  const [r, g, b] = colour(share).match(/\d+/g).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
+}
+/* Multiples of 1, 2 or 5 times a power of ten that cover `from` to `to` in about `count` parts. */
+function roundTicks(from, to, count = 5, least = 0) {
+  const raw = Math.max((to - from) / count, least, Number.MIN_VALUE), power = 10 ** Math.floor(Math.log10(raw));
+  const step = Math.max(least, power * [1, 2, 5, 10].find((f) => f * power >= raw * 0.999));
+  const first = Math.floor(from / step + 1e-6), last = Math.ceil(to / step - 1e-6);
+  return Array.from({ length: last - first + 1 }, (_, i) => +((first + i) * step).toPrecision(12));
+}
+const stepTicks = (far) => roundTicks(0, far, 5, 1).filter((v) => v <= far);
 function percent(value) {
   if (value == null) return "–";
   const p = 100 * value;
@@ -53,11 +66,11 @@ function showTip(event, text) {
 function hideTip() { tip.hidden = true; }
 
 /* values[step][layer]; layer 0 at the bottom; the first column (the base model) stands apart. */
-function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen }) {
-  const layers = values[0].length, left = 26, gap = 5, bottom = 16, width = 300;
+function heatmap({ values, steps, top, cut, name, unit, describe, say, pick, chosen }) {
+  const layers = values[0].length, left = 26, gap = 5, bottom = 28, width = 300;
   const high = Math.max(3, Math.min(12, 230 / layers)), wide = (width - left - gap) / steps.length, height = layers * high;
   const x = (s) => left + s * wide + (s > 0 ? gap : 0), y = (l) => (layers - 1 - l) * high;
-  const root = svg("svg", { class: "heat", viewBox: `0 -1 ${width + 1} ${height + bottom + 1}`, tabindex: 0, role: "application",
+  const root = svg("svg", { class: "chart heat", viewBox: `0 -1 ${width + 1} ${height + bottom + 1}`, tabindex: 0, role: "application",
     "aria-roledescription": "heat map", "aria-label": `${name}. Arrow keys move, Enter selects.` });
   for (let s = 0; s < steps.length; s++) for (let l = 0; l < layers; l++) {
     const v = values[s][l];
@@ -77,6 +90,8 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
   for (let l = 0; l < layers; l++) if (l % every === 0 || l === layers - 1 && l % every > every / 2) add(root, label(left - 4, y(l) + high / 2 + 3.5, `L${l}`, { "text-anchor": "end" }));
   const skip = Math.ceil(24 / wide);
   steps.forEach((step, s) => { if (s % skip === 0) add(root, label(x(s) + wide / 2, height + 12, s === 0 ? "base" : step, { "text-anchor": "middle" })); });
+  add(root, label((left + width) / 2, height + 25, "step", { "text-anchor": "middle" }));
+  root.rows = () => [["step", "layer", unit], ...steps.flatMap((step, s) => values[s].map((v, l) => [step, l, v]))];
   const frame = (kind, s, l) => svg("rect", { class: kind, x: x(s), y: y(l), width: wide, height: high });
   const mark = steps.indexOf(chosen.step);
   if (mark >= 0 && chosen.layer < layers) add(root, frame("chosen under", mark, chosen.layer), frame("chosen", mark, chosen.layer));
@@ -108,13 +123,15 @@ function heatmap({ values, steps, top, cut, name, describe, say, pick, chosen })
 
 /* series: {name, x, y, low, high, index, base}; one x value a point. */
 function lines({ series, from, to, top, bottom = 0, cut, band, name, xName, ticks, mark, format = percent, say }) {
+  const levels = roundTicks(bottom, top);
+  bottom = levels[0]; top = levels[levels.length - 1];
   const width = 320, height = 190, left = 40, right = 14, above = 8, below = 26;
   const X = (v) => left + (width - left - right) * (v - from) / ((to - from) || 1);
   const Y = (v) => height - below - (height - below - above) * (v - bottom) / ((top - bottom) || 1);
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-roledescription": "line chart", "aria-label": `${name}. Left and right keys read the values.` });
+  const root = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "application", "aria-roledescription": "line chart", "aria-label": `${name}. Left and right keys read the values.` });
   if (band) add(root, svg("rect", { class: "band", x: X(band[0]), y: above, width: X(band[1]) - X(band[0]), height: height - below - above }));
-  for (let k = 0; k <= 4; k++) {
-    const v = bottom + (top - bottom) * k / 4;
+  root.rows = () => [["series", xName, "value", "low", "high"], ...series.flatMap((s) => s.x.map((v, i) => [s.name, v, s.y[i], s.low ? s.low[i] : null, s.high ? s.high[i] : null]))];
+  for (const v of levels) {
     add(root, svg("line", { class: "grid-line", x1: left, x2: width - right, y1: Y(v), y2: Y(v) }), label(left - 4, Y(v) + 3.5, format === percent ? `${+(100 * v).toPrecision(3)} %` : +v.toPrecision(3), { "text-anchor": "end" }));
   }
   for (const tick of ticks) add(root, label(X(tick), height - below + 12, tick, { "text-anchor": "middle" }));
@@ -163,4 +180,7 @@ function legend(series) {
     svg("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, "stroke-width": 2, stroke: s.base ? "var(--base)" : `var(--s${s.index % 6})`, "stroke-dasharray": s.base ? "1 3" : DASHES[s.index % 6] })), s.name)));
 }
 
-function card(title, ...children) { return html("div", { class: "card" }, html("h3", {}, title), ...children); }
+function card(title, ...children) {
+  const node = html("div", { class: "card" }, html("h3", {}, title), ...children);
+  return add(node, exporter(node, title));
+}

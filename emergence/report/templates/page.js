@@ -26,6 +26,7 @@ function band(arm, c, points) {
   const rows = points.map(([s, l]) => perSeed(arm, c, s, l)), ok = rows.map((r) => !r.includes(null));
   return { y: rows.map(mean), low: rows.map((r, i) => ok[i] ? Math.min(...r) : null), high: rows.map((r, i) => ok[i] ? Math.max(...r) : null) };
 }
+const atStep = (step) => step === 0 ? "base" : `step ${step}`;
 function nice(v) { for (const t of [0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1]) if (v <= t) return t; return v; }
 
 function select(name, options, current, change) {
@@ -66,7 +67,7 @@ function drawMaps() {
       const seeds = perSeed(arm, c, s, l), spread = seeds.length > 1 && !seeds.includes(null) ? `, seeds ${percent(Math.min(...seeds))} to ${percent(Math.max(...seeds))}` : "";
       return `${head}\nbase ${format(values[0][l])}, others ${percent(compared("other", arm, c, s, l))}, elsewhere ${percent(compared("rest", arm, c, s, l))}${spread}`;
     };
-    add(grid, card(name, heatmap({ values, steps: arm.steps, top, cut: nats ? null : DATA.threshold, name, describe, say, chosen: state,
+    add(grid, card(name, heatmap({ values, steps: arm.steps, top, cut: nats ? null : DATA.threshold, name, unit: nats ? `${state.quantity} (nats)` : state.quantity, describe, say, chosen: state,
       pick: (step, layer) => { state.step = step; state.layer = layer; drawAll(false); say(`Chosen: L${layer}, step ${step}.`); } })));
   }));
   const key = svg("svg", { viewBox: "0 0 300 30", width: 300, height: 30, role: "img", "aria-label": `Colour scale from 0 to ${format(top)}` });
@@ -82,21 +83,15 @@ function drawGrowth() {
   const grid = clear("growth-grid"), top = drawnMaximum();
   for (const arm of ARMS) {
     const series = CLASSES.map((name, index) => ({ name, index, x: arm.steps, ...band(arm, index, arm.steps.map((_, s) => [s, state.layer])) }));
-    add(grid, card(`${arm.name} at L${state.layer}`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top, cut: DATA.threshold, name: `${arm.name}: strength over steps at layer ${state.layer}`, xName: "step", ticks: ticksFor(arm.steps), mark: state.step, say }), legend(series)));
+    add(grid, card(`${arm.name} at L${state.layer}`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top, cut: DATA.threshold, name: `${arm.name}: strength over steps at layer ${state.layer}`, xName: "step", ticks: stepTicks(Math.max(...arm.steps, 1)), mark: arm.steps[nearest(arm.steps, state.step)], say }), legend(series)));
   }
 }
-function ticksFor(steps) {
-  const far = Math.max(...steps, 1), kept = [];
-  for (const s of steps) if (!kept.length || (s - kept[kept.length - 1]) / far >= 0.12) kept.push(s);
-  return kept;
-}
-
 function drawProfiles() {
   const grid = clear("profile-grid"), top = drawnMaximum(), depth = Array.from({ length: LAYERS }, (_, l) => (l + 1) / LAYERS);
   CLASSES.forEach((name, c) => {
-    const series = ARMS.map((arm, index) => { const s = nearest(arm.steps, state.step); return { name: arm.name, index, x: depth, ...band(arm, c, depth.map((_, l) => [s, l])) }; });
+    const series = ARMS.map((arm, index) => { const s = nearest(arm.steps, state.step); return { name: `${arm.name}, ${atStep(arm.steps[s])}`, index, x: depth, ...band(arm, c, depth.map((_, l) => [s, l])) }; });
     series.push({ name: "base", base: true, index: 5, x: depth, y: depth.map((_, l) => ownMean(ARMS[0], c, 0, l)) });
-    add(grid, card(`${name} at ${state.step === 0 ? "step 0" : `step ${state.step}`}`, lines({ series, from: 0, to: 1, top, cut: DATA.threshold, band: DATA.middle, name: `${name}: strength over depth`, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: (state.layer + 1) / LAYERS, say }), legend(series)));
+    add(grid, card(`${name} by depth`, lines({ series, from: 0, to: 1, top, cut: DATA.threshold, band: DATA.middle, name: `${name}: strength over depth`, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: (state.layer + 1) / LAYERS, say }), legend(series)));
   });
 }
 
@@ -106,7 +101,7 @@ function drawConfusion() {
     const s = nearest(arm.steps, state.step), counts = arm.confusion[state.style][s][state.layer], total = counts.flat().reduce((a, b) => a + b, 0);
     const right = counts.reduce((sum, row, i) => sum + row[i], 0);
     const told = html("p", { class: "note" }, total ? `${percent(right / total)} of ${total} readings name their own class` : "no prompts");
-    add(grid, card(`${arm.name}, L${state.layer}, ${arm.steps[s] === 0 ? "base" : `step ${arm.steps[s]}`}`, told, confusionTable(counts)));
+    add(grid, card(`${arm.name}, L${state.layer}, ${atStep(arm.steps[s])}`, told, confusionTable(counts)));
   }
 }
 
@@ -123,7 +118,7 @@ function drawDrill(controls = true) {
       const words = run.words[state.prompt][s][l], answer = run.answer[state.prompt][s][l];
       const about = `L${l}, ${step === 0 ? "base model" : `step ${step}`}: “${visible(text)}” ${percent(p)} · right answer “${visible(prompt.first)}” ${percent(answer == null ? null : answer / 1000)} · words of ${prompt.class} ${percent(words == null ? null : words / 1000)}`;
       const cell = html("td", { class: right ? "right" : "", "data-about": about, tabindex: s === 0 && l === LAYERS - 1 ? 0 : -1 }, html("bdi", {}, visible(text)));
-      cell.style.background = colour(p); cell.style.color = p > 0.6 ? "#000" : "#fff";
+      cell.style.background = colour(p); cell.style.color = ink(p);
       return cell;
     })));
   }
@@ -141,7 +136,11 @@ function drawDrill(controls = true) {
     const row = body.rows[cell.parentNode.sectionRowIndex + by[0]], next = row && row.cells[cell.cellIndex + by[1]];
     if (next && next.tagName === "TD") { cell.tabIndex = -1; next.tabIndex = 0; next.focus(); }
   });
-  add(clear("drill"), table);
+  const holder = html("div", { class: "rows" }, table);
+  holder.rows = () => [["layer", "step", "token", "probability", "right answer", "words of its class"], ...run.steps.flatMap((step, s) => Array.from({ length: LAYERS }, (_, l) =>
+    [`L${l}`, step, visible(DATA.tokens[run.top[state.prompt][s][l]]), ...[run.p, run.answer, run.words].map((of) => of[state.prompt][s][l]).map((v) => v == null ? null : v / 1000)]))];
+  add(clear("drill"), holder);
+  add(clear("drill-take"), exporter(document.getElementById("prompts"), `${run.arm} seed ${run.seed}, ${prompt.text}`));
 }
 
 function drawTraining() {
@@ -151,14 +150,14 @@ function drawTraining() {
     const series = names.map((name) => ({ name: name.replace("/", " seed "), index: arms.indexOf(name.split("/")[0]), rows: DATA.logs[name].filter((r) => typeof r[key] === "number") }))
       .filter((s) => s.rows.length).map((s) => ({ ...s, x: s.rows.map((r) => r.step), y: s.rows.map((r) => r[key]) }));
     if (!series.length) continue;
-    const top = format ? nice(Math.max(...series.flatMap((s) => s.y))) : Math.max(...series.flatMap((s) => s.y)) * 1.05;
-    add(grid, card(title, lines({ series, from: 0, to: Math.max(...series.flatMap((s) => s.x), 1), top, name: title, xName: "step", ticks: ticksFor([...new Set(series.flatMap((s) => s.x))].sort((a, b) => a - b)), format: format || ((v) => v.toPrecision(3)), say }),
+    const top = format ? nice(Math.max(...series.flatMap((s) => s.y))) : Math.max(...series.flatMap((s) => s.y));
+    add(grid, card(title, lines({ series, from: 0, to: Math.max(...series.flatMap((s) => s.x), 1), top, name: title, xName: "step", ticks: stepTicks(Math.max(...series.flatMap((s) => s.x), 1)), format: format || ((v) => v.toPrecision(3)), say }),
       legend(arms.map((name, index) => ({ name, index })).filter(({ index }) => series.some((s) => s.index === index)))));
   }
   for (const arm of ARMS) {
     const series = CLASSES.map((name, index) => { const rows = arm.correct[state.style][index], y = arm.steps.map((_, s) => mean(rows.map((r) => r[s])));
       const at = (f) => arm.steps.map((_, s) => y[s] == null ? null : f(...rows.map((r) => r[s])) / SCALE); return { name, index, x: arm.steps, y: y.map((v) => v == null ? null : v / SCALE), low: at(Math.min), high: at(Math.max) }; });
-    add(grid, card(`${arm.name}: held-out prompts whose last answer token is right (${state.style})`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top: 1, name: `${arm.name}: held-out accuracy`, xName: "step", ticks: ticksFor(arm.steps), say }), legend(series)));
+    add(grid, card(`${arm.name}: held-out prompts whose last answer token is right (${state.style})`, lines({ series, from: 0, to: Math.max(...arm.steps, 1), top: 1, name: `${arm.name}: held-out accuracy`, xName: "step", ticks: stepTicks(Math.max(...arm.steps, 1)), say }), legend(series)));
   }
 }
 
@@ -186,13 +185,15 @@ function byLayer(v, names, cut, format, title) {
   return card(title, lines({ series, from: 0, to: 1, top, bottom, cut, band: DATA.middle, name: title, xName: "depth", ticks: [0, 0.25, 0.5, 0.75, 1], mark: v.layer == null ? null : (v.layer + 1) / LAYERS, format, say: (t) => say(t) }), legend(series));
 }
 function confusionTable(counts) {
-  return html("div", { class: "scroll" }, html("table", { class: "counts-table" },
+  const node = html("div", { class: "scroll rows", tabindex: 0, role: "group", "aria-label": "confusion table" }, html("table", { class: "counts-table" },
     html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "true ↓  read →"), CLASSES.map((c) => html("th", { scope: "col" }, c)))),
     html("tbody", {}, counts.map((row, i) => html("tr", {}, html("th", { scope: "row" }, CLASSES[i]), row.map((n, j) => {
       const sum = row.reduce((a, b) => a + b, 0), part = sum ? n / sum : 0, cell = html("td", i === j ? { "aria-label": `${n}, right` } : {}, String(n));
-      cell.style.background = colour(part); cell.style.color = part > 0.6 ? "#000" : "#fff"; if (i === j) cell.style.fontWeight = "700";
+      cell.style.background = colour(part); cell.style.color = ink(part); if (i === j) cell.style.fontWeight = "700";
       return cell;
     }))))));
+  node.rows = () => [["true", "read", "readings"], ...counts.flatMap((row, i) => row.map((n, j) => [CLASSES[i], CLASSES[j], n]))];
+  return node;
 }
 function drawEvidence(node) {
   const v = DATA.verdicts.find((x) => `${x.prediction}/${x.class}` === node.dataset.verdict), d = v.details;
@@ -201,7 +202,7 @@ function drawEvidence(node) {
   if (d.layers && d.accuracy && d.control) add(node, probeCard(v));
   if (d.by_step && d.steps) {
     const series = [{ name: v.class, index: 0, x: d.steps, y: d.by_step }];
-    add(node, card("Own mass by step", lines({ series, from: 0, to: Math.max(...d.steps, 1), top: nice(Math.max(0.12, ...d.by_step)), name: "own mass by step", xName: "step", ticks: ticksFor(d.steps), say })));
+    add(node, card("Own mass by step", lines({ series, from: 0, to: Math.max(...d.steps, 1), top: nice(Math.max(0.12, ...d.by_step)), name: "own mass by step", xName: "step", ticks: stepTicks(Math.max(...d.steps, 1)), say })));
   }
   if (Array.isArray(d.confusion)) add(node, card("Confusion of the judged prompts", confusionTable(d.confusion)));
   node.hidden = !node.children.length;
@@ -223,8 +224,10 @@ function wireVerdicts() {
     const panel = document.getElementById(button.getAttribute("aria-controls"));
     const open = (yes) => { button.setAttribute("aria-expanded", String(yes)); panel.hidden = !yes; if (yes) panel.querySelectorAll(".evidence-charts").forEach(drawEvidence); };
     open(false);
-    button.addEventListener("click", () => open(panel.hidden));
-    const row = button.closest("tr"), go = panel.querySelector(".goto");
+    const row = button.closest("tr");
+    button.addEventListener("click", () => { open(panel.hidden); if (!panel.hidden) history.replaceState(null, "", `#${row.id}`); });
+    button.addEventListener("open", () => open(true));
+    const go = panel.querySelector(".goto");
     if (go) go.addEventListener("click", () => {
       state.layer = +row.dataset.layer; state.step = +row.dataset.step;
       const run = DATA.drill.findIndex((d) => d.arm === row.dataset.arm), prompt = DATA.prompts.findIndex((p) => p.class === row.dataset.cls);
@@ -233,13 +236,7 @@ function wireVerdicts() {
       drawAll(false); drawDrill();
       document.getElementById("maps").scrollIntoView();
       say(`Chosen: L${state.layer}, step ${state.step}.`);
+      remember("maps");
     });
   }
 }
-
-document.body.append(tip);
-wireVerdicts();
-drawAll(true);
-drawProbe();
-drawDrill();
-document.documentElement.dataset.ready = "true";
