@@ -25,18 +25,21 @@ def write_config(folder, **arm):
 @pytest.fixture
 def theirs(trained_folder, tmp_path):
     """An experiment whose arm is the exported checkpoints of another one's run."""
-    folder = trained.copied(trained_folder, tmp_path / "tiny")
-    run = trained.experiment(folder).runs[0]
-    for step, place in run.checkpoints.items():
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name in ("config.yaml", "predictions.py"):
+        shutil.copy(trained_folder / name, folder)
+    own = trained.experiment(trained_folder)
+    for step, place in own.runs[0].checkpoints.items():
         if step:
             shutil.copytree(place, folder / "published" / f"checkpoint-{step}")
     write_config(folder, checkpoints="published")
-    return folder, run
+    return folder, own
 
 
 def test_it_reads_as_the_run_that_it_was_copied_from(theirs, tmp_path, monkeypatch):
-    folder, run = theirs
-    own = trained.experiment(folder)
+    folder, own = theirs
+    run = own.runs[0]
     monkeypatch.setattr(loop.Trainer, "run", None)  # nothing is trained
     given = Experiment(folder, store=Store(tmp_path / "other"))
     (taken,) = given.runs
