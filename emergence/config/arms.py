@@ -18,6 +18,14 @@ from .problems import Path, Problems
 from .settings import Arm, LoRA
 
 _METHODS: Path = ("training", "training_methods")
+_BY_REWARD = {
+    "sft_steps",
+    "group_size",
+    "reward",
+    "advantage",
+    "policy_learning_rate",
+    "max_new_tokens",
+}
 _INHERITED = {"learning_rate", "lr_schedule", "warmup", "adam", "batch_size", "max_steps", "seeds"}
 
 
@@ -36,29 +44,27 @@ def resolve(
     enabled = {name: arm for name, arm in training.training_methods.items() if arm.enabled}
     if not enabled:
         problems.say(_METHODS, "no arm is enabled; enable one")
-    usable = {name: arm for name, arm in enabled.items() if _usable(name, arm, problems)}
+    for name, arm in enabled.items():
+        _check(name, arm, problems)
     arms = [
         _given(name, arm, problems, folder)
         if arm.method == "given"
         else _arm(name, arm, file, vocabulary, problems)
-        for name, arm in usable.items()
+        for name, arm in enabled.items()
     ]
     if any(arm.method != "given" for arm in arms) and not any(arm.method == "shuffled" for arm in arms):
         arms.append(_control(arms, training, problems))
     return tuple(arms)
 
 
-def _usable(name: str, written: schema.Arm, problems: Problems) -> bool:
+def _check(name: str, written: schema.Arm, problems: Problems) -> None:
     path = (*_METHODS, name)
     if name in settings.UNTRAINED:
         problems.say(path, f"{name} means {settings.UNTRAINED[name]}; choose another name")
-    if written.method == "grpo":
-        problems.say((*path, "method"), "grpo is not supported; set enabled: false, or use sft or classified")
     full = None if written.fine_tune_type is None else written.fine_tune_type == "full"
     if written.use_lora is not None and written.use_lora == full:
         use = str(written.use_lora).lower()
         problems.say(path, f"use_lora: {use} contradicts fine_tune_type: {written.fine_tune_type}; drop one")
-    return written.method != "grpo"
 
 
 def _control(arms: Sequence[Arm], training: schema.Training, problems: Problems) -> Arm:
@@ -71,7 +77,8 @@ def _control(arms: Sequence[Arm], training: schema.Training, problems: Problems)
     disabled = any(arm.method == "shuffled" for arm in training.training_methods.values())
     why = "a control runs with every experiment, a disabled one, too" if disabled else "a control was added"
     problems.note(_METHODS, f"{why}: {name}, trained as {model.name} with the answers permuted")
-    return model.model_copy(update={"name": name, "method": "shuffled", "classifier_targets": {}})
+    plain = {name: Arm.model_fields[name].default for name in _BY_REWARD}
+    return model.model_copy(update={**plain, "name": name, "method": "shuffled", "classifier_targets": {}})
 
 
 def _arm(
@@ -94,18 +101,35 @@ def _arm(
         )
         problems.say((*path, "warmup") if written.warmup is not None else ("training", "warmup"), long)
     classified = written.method in ("classified", "dual_reward")
+    by_reward = written.method == "grpo"
+    if by_reward:
+        _check_rewarded(written, given["max_steps"], path, problems)
+    steps = _steps(written, training, given["max_steps"], path, problems)
+    if by_reward and steps[-1] <= written.sft_steps < given["max_steps"]:
+        what = f"no checkpoint after sft_steps={written.sft_steps}; add {given['max_steps']}"
+        problems.say((*path, "sft_steps"), f"{what} to checkpoint_steps")
     return Arm(
         name=name,
         method="classified" if classified else written.method,  # type: ignore[arg-type]
         fine_tune_type=written.fine_tune_type or ("full" if written.use_lora is False else "lora"),
         **given,
-        until=until.accuracy if until else None,
-        checkpoint_steps=_steps(written, training, given["max_steps"], path, problems),
+        until=until.accuracy if until and not by_reward else None,
+        checkpoint_steps=tuple(sorted({*steps, written.sft_steps})) if by_reward else steps,
         lora=_lora(file.parameters.lora, training.lora, written.lora),
         classifier_weight=written.classifier_weight,
         classifier_layer_pct=written.classifier_layer_pct,
         classifier_targets=_targets(written, vocabulary, path, problems) if classified else {},
+        **(written.model_dump(include=_BY_REWARD) if by_reward else {}),
     )
+
+
+def _check_rewarded(written: schema.Arm, max_steps: int, path: Path, problems: Problems) -> None:
+    if written.sft_steps >= max_steps:
+        what = f"{written.sft_steps} leaves no update of max_steps={max_steps} to learn by reward; lower it"
+        problems.say((*path, "sft_steps"), what)
+    if written.until:
+        what = "a grpo arm goes on to its last checkpoint, whatever it has learned; drop it"
+        problems.say((*path, "until"), what)
 
 
 def _given(name: str, written: schema.Arm, problems: Problems, folder: pathlib.Path | None) -> Arm:

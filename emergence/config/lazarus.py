@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..wording import did_you_mean
-from . import schema
+from . import schema, values
 from .document import Document
 from .problems import Path, Problems
 
@@ -27,10 +27,13 @@ def translate(document: Document) -> None:
         _move(data, key, problems)
     for path, section, names in _sections(data.get("training")):
         for name in [n for n in names if isinstance(section, dict) and n in section]:
+            by_reward, enabled = section.get("method") == "grpo", section.get("enabled", True)
+            if by_reward and name == "group_size":
+                continue
             del section[name]
-            if section.get("method") != "grpo":
+            if enabled or not by_reward:
                 problems.note((*path, name), "not used here")
-    others = schema.classes(data).others
+    others = values.classes(data).others
     for path, line in list(problems.lines.items()):
         problems.lines.setdefault(tuple(others.get(str(p), p) for p in path), line)
 

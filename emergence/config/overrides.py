@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import UsageError
 from ..wording import did_you_mean, dotted, printable
 from . import document as yaml
-from . import schema
+from . import schema, values
 from .document import Document
 from .problems import Path
 
@@ -66,7 +66,7 @@ def _nearest(name: str, known: Sequence[Path]) -> str:
 
 
 def _path(name: str, data: object) -> Path:
-    parts, others = name.split("."), schema.classes(data).others
+    parts, others = name.split("."), values.classes(data).others
     return tuple(others.get(p, p) if i and parts[i - 1] in _BY_CLASS else p for i, p in enumerate(parts))
 
 
@@ -88,7 +88,7 @@ def _put(document: Document, path: Path, value: object) -> None:
         if not isinstance(section.get(part), dict):
             section[part] = {}
         section = section[part]
-    others = schema.classes(document.data).others
+    others = values.classes(document.data).others
     for name in [k for k in section if others.get(k) == path[-1]]:
         del section[name]
     section[path[-1]] = value

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..tasks.arithmetic import OPERATIONS
-from . import schema
+from . import schema, values
 
 _SECTIONS = (
     ("Layout", "The file", "Unknown keys here are taken as parameters, with a notice, as lazarus has it."),
@@ -54,14 +54,13 @@ What is overridden in `training` counts for every arm, also one with a setting o
 `-p training.training_methods.sft.lora.rank=8` is for one arm.
 
 **Classes** are the operations {", ".join(f"`{op}`" for op in OPERATIONS)}. Understood as well:
-{", ".join(f"`{n}`" for n in schema.OTHER_NAMES)}.
+{", ".join(f"`{n}`" for n in values.OTHER_NAMES)}.
 
 **The control** is always there: if no enabled arm is `shuffled`, one is added that mirrors the first `sft`
 arm.
 
 **Configs of `lazarus experiment`** for this experiment are read as they are. Numbers in the vocabulary are
-left out (answers come from each problem), fields without a meaning here are named in a notice, an enabled
-`grpo` arm is refused.
+left out (answers come from each problem), fields without a meaning here are named in a notice.
 """
 
 

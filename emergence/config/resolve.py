@@ -10,7 +10,7 @@ import pathlib
 
 from pydantic import ValidationError
 
-from . import arms, schema, task, vocabulary
+from . import arms, schema, task, values, vocabulary
 from .document import Document
 from .problems import Problems
 from .settings import Config
@@ -25,7 +25,7 @@ def settle(document: Document, folder: pathlib.Path | None) -> Config:
     """
     problems = document.problems
     try:
-        file = schema.Layout.model_validate(document.data, context=schema.classes(document.data))
+        file = schema.Layout.model_validate(document.data, context=values.classes(document.data))
     except ValidationError as error:
         problems.explain(error, schema.names(document.data))
     problems.refuse()

@@ -8,169 +8,47 @@ what is unset. `docs/configuration.md` is made from here. The layout is that of 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..tasks import arithmetic
-from ..tasks.examples import unnameable
 from ..tasks.task import Task
-from ..wording import did_you_mean, quoted
 from . import settings
 from .problems import Path
-
-OTHER_NAMES = {
-    "addition": "add",
-    "subtraction": "subtract",
-    "multiplication": "multiply",
-    "division": "divide",
-}
-"""Other names of the operations that are understood wherever a class is named."""
+from .values import (
+    MATCHED,
+    Adam,
+    Batch,
+    ByClass,
+    Class,
+    Flag,
+    Folder,
+    Group,
+    Name,
+    OperandName,
+    OperandRange,
+    Rate,
+    Schedule,
+    Seed,
+    SeedList,
+    Step,
+    StepList,
+    Steps,
+    Style,
+    Target,
+    Warmup,
+    Word,
+    classes,
+    distinct,
+    one_or_more,
+    some,
+)
 
 Method = Literal["sft", "shuffled", "classified", "dual_reward", "given", "grpo"]
-MATCHED = ("a", "b")
-"""Names of operands that are asked under every class."""
 _ARM = settings.Arm(name="")
 """Its fields are the defaults of a config."""
 _TEXTS = ("name", "model", "description", "examples", "task_vocabulary", "test_prompts")
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-_TARGET = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$"
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What the classes of a config may be called: the context of its validation."""
-
-    known: tuple[str, ...]
-    others: Mapping[str, str]
-    """Other names of them."""
-    wrong: Callable[[str], str]
-    """Empty for a name that a class may have, otherwise what is wrong with it."""
-
-
-def classes(data: Any) -> Classes:
-    """The operations, or any names where a config asks for examples of its own."""
-    parameters = data.get("parameters") if isinstance(data, dict) else None
-    if not isinstance(parameters, dict) or parameters.get("examples") is None:
-        return Classes(arithmetic.OPERATIONS, OTHER_NAMES, _no_operation)
-    vocabulary = parameters.get("task_vocabulary")
-    return Classes(tuple(vocabulary) if isinstance(vocabulary, dict) else (), {}, unnameable)
-
-
-def _no_operation(cls: str) -> str:
-    known = arithmetic.OPERATIONS
-    hint = f"{quoted(cls)}{did_you_mean(cls, known)}; known: {', '.join(known)}"
-    return "" if cls in known else f"unknown operation {hint}"
-
-
-def _listed(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _usual(value: object, info: Any) -> object:
-    return info.context.others.get(value, value) if isinstance(value, str) else value
-
-
-def _known(cls: str, info: Any) -> str:
-    if wrong := info.context.wrong(cls):
-        raise ValueError(wrong)
-    return cls
-
-
-def _operand(name: str, info: Any) -> str:
-    return name if name in MATCHED else _known(name, info)
-
-
-def _renamed(value: object, info: Any) -> object:
-    if not isinstance(value, dict):
-        return value
-    names = [_usual(key, info) for key in value]
-    if twice := next((n for n in names if names.count(n) > 1), None):
-        raise ValueError(f"the class {twice} is given twice under two names; keep one")
-    return dict(zip(names, value.values(), strict=True))
-
-
-def _one_or_more(value: object) -> object:
-    return [value] if isinstance(value, str) else _listed(value)
-
-
-def _flag(value: object) -> object:
-    words = {"yes": True, "on": True, "no": False, "off": False}
-    return words.get(value.lower(), value) if isinstance(value, str) else value
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    if twice := next((v for v in values if values.count(v) > 1), None):
-        raise ValueError(f"{twice!r} is given twice; drop one")
-    return values
-
-
-def _ordered(steps: list[int]) -> list[int]:
-    _distinct(steps)
-    if steps != sorted(steps):
-        raise ValueError(f"the steps must ascend; write {sorted(steps)}")
-    return steps
-
-
-def _range(pair: list[int]) -> list[int]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"the lower end is above the upper one; write [{pair[1]}, {pair[0]}]")
-    return pair
-
-
-def _some(number: int | None) -> int | None:
-    if number == 0:
-        raise ValueError("0 blocks would train nothing; write -1 for all of them")
-    return number
-
-
-def _not_the_tail(target: str) -> str:
-    if any(part in target.lower() for part in ("embed", "lm_head", "wte", "norm")):
-        raise ValueError(
-            "an adapter on the embedding, a norm or the head would move the lens; name layers of blocks"
-        )
-    return target
-
-
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Schedule = Literal["constant", "cosine"]
-Warmup = Annotated[int, Field(ge=0, le=10_000_000)]
-Adam = Literal["uncorrected", "corrected"]
-Batch = Annotated[int, Field(ge=1, le=4096)]
-Steps = Annotated[int, Field(ge=1, le=10_000_000)]
-Step = Annotated[int, Field(ge=0, le=10_000_000)]
-StepList = Annotated[
-    list[Step], Field(min_length=1, max_length=1000), AfterValidator(_ordered), BeforeValidator(_listed)
-]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-SeedList = Annotated[
-    list[Seed], Field(min_length=1, max_length=100), AfterValidator(_distinct), BeforeValidator(_listed)
-]
-Class = Annotated[
-    str,
-    BeforeValidator(_usual),
-    AfterValidator(_known),
-    Field(json_schema_extra={"enum": list(arithmetic.OPERATIONS)}),
-]
-Style = Literal[arithmetic.STYLES]  # type: ignore[valid-type]
-Operand = Annotated[int, Field(ge=0, le=arithmetic.LARGEST)]
-OperandRange = Annotated[
-    list[Operand], Field(min_length=2, max_length=2), AfterValidator(_range), BeforeValidator(_listed)
-]
-OperandName = Annotated[
-    str,
-    BeforeValidator(_usual),
-    AfterValidator(_operand),
-    Field(json_schema_extra={"enum": [*MATCHED, *arithmetic.OPERATIONS]}),
-]
-Target = Annotated[str, Field(pattern=_TARGET, max_length=100), AfterValidator(_not_the_tail)]
-Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
-Folder = Annotated[str, Field(min_length=1, max_length=500)]
-Word = Annotated[str, Field(min_length=1, max_length=40)]
-ByClass = BeforeValidator(_renamed)
 
 
 class _Section(BaseModel):
@@ -192,11 +70,11 @@ class Lora(_Section):
         default=None, description="share of the adapters' inputs dropped while training; 0 if unset"
     )
     targets: Annotated[
-        list[Target] | None, Field(min_length=1, max_length=50), AfterValidator(lambda v: v and _distinct(v))
+        list[Target] | None, Field(min_length=1, max_length=50), AfterValidator(lambda v: v and distinct(v))
     ] = Field(
         default=None, description="layers of each block that get one; q_proj, k_proj, v_proj, o_proj if unset"
     )
-    num_layers: Annotated[int | None, Field(ge=-1, le=10_000), AfterValidator(_some)] = Field(
+    num_layers: Annotated[int | None, Field(ge=-1, le=10_000), AfterValidator(some)] = Field(
         default=None, description="how many of the last blocks get them; -1, all of them, if unset"
     )
 
@@ -219,10 +97,10 @@ class Arm(_Section):
         default="sft",
         description="`sft`; `shuffled`: answers permuted within the class, a control; `classified` or "
         "`dual_reward`: the class word at an intermediate layer is taught, too; `given`: checkpoints that "
-        "others trained are taken as they are; `grpo` is refused",
+        "others trained are taken as they are; `grpo`: by reward, after `sft_steps` of sft",
     )
     checkpoints: Annotated[
-        list[Folder] | None, Field(min_length=1, max_length=100), BeforeValidator(_one_or_more)
+        list[Folder] | None, Field(min_length=1, max_length=100), BeforeValidator(one_or_more)
     ] = Field(
         default=None,
         description="given: the folder of the series, or one for each seed; adapters of mlx-lm "
@@ -254,6 +132,28 @@ class Arm(_Section):
     )
     classifier_targets: Annotated[dict[Class, Word] | None, ByClass] = Field(
         default=None, description="classified: the word of each class; the operation's own name if unset"
+    )
+    sft_steps: Step = Field(
+        default=_ARM.sft_steps,
+        description="grpo: updates of sft before the first one by reward, the same as an sft arm makes; a "
+        "checkpoint is kept there",
+    )
+    group_size: Group = Field(default=_ARM.group_size, description="grpo: answers sampled for each prompt")
+    reward: Literal["verified", "random"] = Field(
+        default=_ARM.reward,
+        description="grpo: `verified`: 1 for the checked answer and the end of text, else 0; `random`: the "
+        "same rewards permuted within each group, a control",
+    )
+    advantage: Literal["centred", "positive"] = Field(
+        default=_ARM.advantage,
+        description="grpo: `centred`: reward minus the group's mean; `positive`: the reward itself, so that "
+        "right answers alone teach",
+    )
+    policy_learning_rate: Rate = Field(
+        default=_ARM.policy_learning_rate, description="grpo: of Adam in updates by reward, constant"
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=_ARM.max_new_tokens, description="grpo: tokens of a sampled answer, its end among them"
     )
     lora: Lora = Field(default=Lora(), description="adapters of this arm")
 
@@ -325,7 +225,7 @@ class Parameters(_Section):
         "those of `task_vocabulary`, its style is `own`; without `operations`, `operands`, `styles`, "
         "`read_styles`",
     )
-    operations: Annotated[list[Class], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
+    operations: Annotated[list[Class], Field(min_length=2), AfterValidator(distinct)] | None = Field(
         default=None, description="the classes; those of `task_vocabulary` if unset"
     )
     operands: Annotated[dict[OperandName, OperandRange], ByClass] = Field(
@@ -334,10 +234,10 @@ class Parameters(_Section):
         "under every class, so that operands say nothing about it; or by class, smallest and largest operand "
         "(divide: divisor and quotient), as in `add: [2, 60]`; [2, 99] if unset",
     )
-    styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
+    styles: Annotated[list[Style], Field(min_length=1), AfterValidator(distinct)] = Field(
         default=["symbolic"], description="prompt styles that are trained on"
     )
-    read_styles: Annotated[list[Style], Field(min_length=1), AfterValidator(_distinct)] = Field(
+    read_styles: Annotated[list[Style], Field(min_length=1), AfterValidator(distinct)] = Field(
         default=["symbolic", "worded"], description="prompt styles that are read at every checkpoint"
     )
     lora: Lora = Field(

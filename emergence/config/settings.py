@@ -62,7 +62,7 @@ class Arm(_Settled):
     """One way to train; with a seed, a run."""
 
     name: str
-    method: Literal["sft", "shuffled", "classified", "given"] = "sft"
+    method: Literal["sft", "shuffled", "classified", "grpo", "given"] = "sft"
     fine_tune_type: Literal["lora", "dora", "full"] = "lora"
     learning_rate: float = 5e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -82,10 +82,23 @@ class Arm(_Settled):
     classifier_targets: dict[str, str] = {}
     """Class to the word that a `classified` arm is taught to read out at `classifier_layer_pct`."""
 
+    sft_steps: int = 300
+    """Of `grpo`: updates before the first one by reward, less than `max_steps` and a checkpoint."""
+    group_size: int = 8
+    """Of `grpo`: completions of each of a step's `batch_size` prompts."""
+    reward: Literal["verified", "random"] = "verified"
+    advantage: Literal["centred", "positive"] = "centred"
+    policy_learning_rate: float = 5e-5
+    max_new_tokens: int = 6
+
     checkpoints: tuple[str, ...] = ()
     """Of `given`: the folder of each seed's series. Where it lies decides nothing; `content` does."""
     content: tuple[str, ...] = ()
     """Of `given`: SHA-256 of each seed's series."""
+
+    def by_reward(self, step: int) -> bool:
+        """Whether the update after `step` learns by reward."""
+        return self.method == "grpo" and step >= self.sft_steps
 
     def series(self, seed: int) -> str:
         """The folder of a seed's series."""

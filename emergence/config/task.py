@@ -15,7 +15,7 @@ from ..tasks.arithmetic import OPERATIONS, Arithmetic
 from ..tasks.examples import Example, Examples
 from ..tasks.task import Shown, Task
 from ..wording import did_you_mean, printable, quoted
-from . import schema
+from . import schema, values
 from .problems import Path, Problems
 
 _EXAMPLES: Path = ("parameters", "examples")
@@ -57,7 +57,7 @@ def make(
         return Examples(classes=classes, examples=found, **counts) if found else None
     if unread := [style for style in p.styles if style not in p.read_styles]:
         problems.say(("parameters", "read_styles"), f"{unread[0]} is trained on but not read; add it")
-    if (matched := set(p.operands) & set(schema.MATCHED)) and len(matched) < len(p.operands):
+    if (matched := set(p.operands) & set(values.MATCHED)) and len(matched) < len(p.operands):
         other = next(name for name in p.operands if name not in matched)
         alone = f"is for operands by class, and {min(matched)} for pairs under every class; drop one of them"
         problems.say(("parameters", "operands", other), alone)

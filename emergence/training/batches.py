@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ..tasks.encoding import Row
 
@@ -26,7 +26,8 @@ class Batch:
     `tokens` [row, position] int32: prompt and answer without the end of text (nothing is predicted from it).
     `row`, `position`, `target` [token] int32: token `target` is to be predicted at `tokens[row, position]`.
     Targets are tokens of answers and ends of text alone: prompts and padding are never supervised.
-    `last` [row] int32: position of each prompt's last token. `classes`: class of each row.
+    `last` [row] int32: position of each prompt's last token. `classes`: class of each row. `weight` [token]:
+    what each token counts for in a sum, where its tokens were sampled; None where they are the right answers.
     """
 
     tokens: Int[np.ndarray, "row position"]
@@ -35,6 +36,7 @@ class Batch:
     target: Int[np.ndarray, " token"]
     last: Int[np.ndarray, " row"]
     classes: tuple[str, ...]
+    weight: Float[np.ndarray, " token"] | None = None
 
 
 def collate(rows: Sequence[Row]) -> Batch:

@@ -33,7 +33,8 @@ class State:
 
     `step`: updates made. `losses`: an update's parts in nats, since the last checkpoint. `log`: a dict per
     checkpoint. `files`: SHA-256 of each file of each checkpoint. `seconds`: time spent in updates, which
-    nothing else depends on.
+    nothing else depends on. Of updates by reward: `rewards`, their figures since the last checkpoint;
+    `quiet`, how many in a row have taught nothing; `collapsed`, the step at which those were too many.
     """
 
     step: int = 0
@@ -41,6 +42,9 @@ class State:
     log: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    rewards: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    quiet: int = 0
+    collapsed: int | None = None
 
 
 def flat(tree: Any) -> dict[str, mx.array]:

@@ -35,13 +35,15 @@ from ..models import loading as models
 from ..progress import SILENT, Progress
 from ..store.files import sweep
 from ..tasks.encoding import Row
-from . import learned, objectives
+from . import learned, objectives, policy
 from .batches import Batches, collate, shuffled_answers
-from .checkpoints import RunFolder, State, flat
+from .checkpoints import CHECKPOINTS, RunFolder, State, flat
 from .divergence import Divergence
 from .learned import short
 from .objectives import Objective
+from .policy import Policy
 from .randomness import ADAPTERS, DROPOUT, derived, drawing_from
+from .rollouts import Reward, exactly
 from .signals import stop_requests
 from .updates import Updates
 
@@ -62,6 +64,8 @@ class Trainer:
         Learned from; scored at each checkpoint, never learned from. Train and valid share no problem.
     workdir
         Nobody else writes there meanwhile; unfinished files of a killed call are removed first.
+    reward
+        Of an arm that learns by reward: what a text is worth as the answer of an item.
     keep_seconds
         The state is also written between far-apart checkpoints, when this many seconds have passed.
     """
@@ -73,6 +77,7 @@ class Trainer:
     valid: Sequence[Row]
     workdir: Path
     progress: Progress = SILENT
+    reward: Reward = exactly
     keep_seconds: float = 60.0
     _uniform: float = field(init=False, repr=False)
     _folder: RunFolder = field(init=False, repr=False)
@@ -93,7 +98,8 @@ class Trainer:
         ------
         BrokenExperiment
             The loss became NaN, infinite or exploded; the task went worse at the end than at step 0 (not
-            asked of a `shuffled` arm); or the adapter changes the model before any training.
+            asked of a `shuffled` arm, or of random rewards); no answer is rewarded where reward begins; or
+            the adapter changes the model before any training.
         UsageError
             A classifier target that is not one token, or a classifier layer below every trained block.
         KeyboardInterrupt
@@ -138,6 +144,13 @@ class Trainer:
         return Objective(self.lens, objectives.classifier(self.arm, self.lens, classes))
 
     @cached_property
+    def _policy(self) -> Policy:
+        return Policy(
+            lens=self.lens, objective=self._objective, updates=self._updates, arm=self.arm, seed=self.seed,
+            reward=self.reward, began=self.workdir / CHECKPOINTS / f"{self.arm.sft_steps:07d}",
+        )  # fmt: skip
+
+    @cached_property
     def _adapter_config(self) -> Mapping[str, Any]:
         return models.adapter_config(self._model, self.arm.fine_tune_type, self.arm.lora, 0)
 
@@ -176,7 +189,7 @@ class Trainer:
             task.advance(self._state.step)
             self._write(stop)
             while self._state.step < last and not self._enough():
-                task.advance(1, f"loss {self._update():.3f}")
+                task.advance(1, self._update())
                 self._write(stop)
 
     def _enough(self) -> bool:
@@ -201,16 +214,52 @@ class Trainer:
                 f"train {self._label}: stopped at step {state.step}; run again to go on from there"
             )
 
-    def _update(self) -> float:
-        """Make one update and return its answer loss in nats; raise where the training has diverged."""
+    def _update(self) -> str:
+        """Make one update and say what to show of it; raise where the training has diverged."""
         start, state = time.perf_counter(), self._state
+        if self.arm.by_reward(state.step):
+            return self._update_by_reward()
         seed = derived(self.seed, DROPOUT, state.step)
         total, parts = self._updates.make(state.step, self._batches[state.step], seed)
         state.step += 1
         state.losses.append(parts)
         state.seconds += time.perf_counter() - start
         self._require_convergence(total)
-        return parts[0]
+        return f"loss {parts[0]:.3f}"
+
+    def _update_by_reward(self) -> str:
+        start, state = time.perf_counter(), self._state
+        figures = self._policy.update(state.step, self._rows_of(state.step))
+        state.step += 1
+        state.rewards.append(figures)
+        state.quiet = state.quiet + 1 if policy.quiet(figures) else 0
+        if policy.collapsed(state.quiet) and state.collapsed is None:
+            state.collapsed = state.step
+            policy.collapse_notice(self._label, state.step, figures, self.arm, self.progress.line)
+        state.seconds += time.perf_counter() - start
+        return f"reward {policy.overall(figures['reward']):.3f}"
+
+    def _rows_of(self, step: int) -> list[Row]:
+        return [self._learned_from[i] for i in self._batches.indices(step)]
+
+    def _of_rewards(self) -> dict[str, Any]:
+        """Return the columns of a checkpoint of an arm that learns by reward; where it begins, the start."""
+        state, arm = self._state, self.arm
+        if not arm.by_reward(state.step):
+            return {}
+        if state.step > arm.sft_steps:
+            found = policy.summary(state.rewards, self._policy.divergence())
+            state.rewards = []
+            return found
+        some = [row for i in range(1 + policy.STARTING_ROWS // arm.batch_size) for row in self._rows_of(i)]
+        start = policy.start(self.lens, some[: policy.STARTING_ROWS], arm, self.seed, self.reward)
+        if not start.solved:
+            raise BrokenExperiment(
+                f"{self._label}: at step {state.step}, where it would begin to learn by reward, no completion"
+                f" is rewarded ({start}); raise sft_steps={arm.sft_steps}"
+            )
+        self.progress.line(f"{self._label} step {state.step}: learns by reward from here on: {start}")
+        return {"reward": start.reward, f"pass@{start.size}": start.solved}
 
     def _require_convergence(self, total: float) -> None:
         state = self._state
@@ -228,7 +277,8 @@ class Trainer:
         score = self._score()
         if not math.isfinite(score.loss):
             raise BrokenExperiment(f"{self._label}: validation loss {score.loss} at step {state.step}")
-        state.log.append({"step": state.step, **_means(state.losses), **score.summary()})
+        means = _means(state.losses) | self._of_rewards()
+        state.log.append({"step": state.step, **means, **score.summary()})
         state.losses = []
         folder.write_log(state)
         self.progress.line(
@@ -242,21 +292,24 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         """Judge the training as a whole, and mark the run as finished."""
         state = self._state
-        if self.arm.method != "shuffled":
+        if self.arm.method != "shuffled" and self.arm.reward != "random":
             self._require_no_worse()
         final = state.log[-1]
         parameters = sum(v.size for v in flat(self._model.trainable_parameters()).values())
         result = {"steps": state.step, "seconds": state.seconds, "parameters": parameters, "final": final}
+        if self.arm.method == "grpo":
+            result |= {"switch": self.arm.sft_steps, "collapsed": state.collapsed}
         result |= learned.learned(final["valid_accuracy"], self._learned_from, self.valid)
         self._folder.write_result(result, state)
         return result
 
     def _require_no_worse(self) -> None:
-        rate = self.arm.learning_rate
+        name = "policy_learning_rate" if self.arm.method == "grpo" else "learning_rate"
+        rate = getattr(self.arm, name)
         worse = learned.worse_than_step_0(self._state.log, Counter(row.item.cls for row in self.valid))
         if worse:
             raise BrokenExperiment(
-                f"{self._label}: {'; '.join(worse)}: learning_rate={short(rate)} breaks this model; try"
+                f"{self._label}: {'; '.join(worse)}: {name}={short(rate)} breaks this model; try"
                 f" {short(rate / 5)}"
             )
 

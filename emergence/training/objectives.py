@@ -90,6 +90,17 @@ def answer_loss(
     return numpy_ops.cross_entropy(logits.astype(mx.float32), target).mean()
 
 
+def policy_loss(
+    logits: Float[mx.array, "token vocab"], target: Int[mx.array, " token"], weight: Float[mx.array, " token"]
+) -> Float[mx.array, ""]:
+    """Return the weighted sum of the cross-entropies (nats) of sampled tokens.
+
+    With advantages as weights its gradient is that of the expected reward, negated (Williams 1992), and of
+    GRPO's loss where each sample is used for one update: the ratio of probabilities is 1 and is not clipped.
+    """
+    return (numpy_ops.cross_entropy(logits.astype(mx.float32), target) * weight).sum()
+
+
 class Objective:
     """What a run minimises: the answer loss, and for `classified` the weighted classifier loss beside it.
 
@@ -118,6 +129,10 @@ class Objective:
     def losses(self, model: Any, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one."""
         logits, words = self.read(model, batch)
+        if batch.weight is not None:
+            named = logits[:, : self.lens.vocab_size]  # what was sampled from
+            loss = policy_loss(named, mx.array(batch.target), mx.array(batch.weight))
+            return loss, [loss]
         parts = [answer_loss(logits, mx.array(batch.target))]
         if self.classifier is None or words is None:
             return parts[0], parts

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import mlx.core as mx
 import numpy as np
 
-ADAPTERS, DROPOUT = 1, 2
-"""The streams that a run's seed is split into; dropout's is split again by the step."""
+ADAPTERS, DROPOUT, SAMPLES, PERMUTED, START = 1, 2, 3, 4, 5
+"""The streams that a run's seed is split into; all but the first are split again by the step."""
 
 
 def derived(*seeds: int) -> int:

@@ -57,7 +57,8 @@ def build(
     if arm.method == "given":
         return given.build(lens, arm, seed, learned_from, valid, workdir, progress)
     trainer = Trainer(
-        lens=lens, arm=arm, seed=seed, rows=learned_from, valid=valid, workdir=workdir, progress=progress
-    )
+        lens=lens, arm=arm, seed=seed, rows=learned_from, valid=valid, workdir=workdir, progress=progress,
+        reward=task.reward,
+    )  # fmt: skip
     blas = openblas.install()
     return trainer.run() | {"blas": blas.name, "threads": blas.threads}

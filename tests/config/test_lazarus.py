@@ -96,9 +96,11 @@ def test_what_is_read_otherwise_than_lazarus_reads_it_is_noticed_with_its_line()
     assert "group_size" not in notices
 
 
-def test_an_enabled_grpo_arm_is_refused_by_name():
+def test_an_enabled_grpo_arm_is_one_and_what_it_says_that_means_nothing_here_is_noticed():
     text = LAZARUS.replace("grpo_lora: {enabled: false", "grpo_lora: {enabled: true")
-    assert ["training_methods.grpo_lora.method: grpo is not supported" in x for x in refused(text)] == [True]
+    experiment = config.parse(text)
+    assert (experiment.arm("grpo_lora").method, experiment.arm("grpo_lora").group_size) == ("grpo", 4)
+    assert any("grpo_lora.num_iterations: not used here" in notice for notice in experiment.notices)
 
 
 def test_unknown_top_level_keys_are_parameters_with_a_notice():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from emergence.config.settings import Arm, LoRA
+from emergence.progress import Progress
 from emergence.tasks import encoding
 from emergence.tasks.arithmetic import Problem
 from emergence.tasks.encoding import Row
@@ -52,3 +54,29 @@ def written(run: Path) -> dict[str, bytes]:
 def log(run: Path) -> list[dict[str, Any]]:
     """The lines of `train.jsonl`."""
     return [json.loads(line) for line in (run / "train.jsonl").read_text().splitlines()]
+
+
+class Stop(Progress):
+    """Does something at the `n`-th sign of progress; tells what was said."""
+
+    def __init__(self, n: int, what: Callable[[], None] | None) -> None:
+        self.n, self.what, self.said = n, what, []
+
+    def task(self, label, total, unit="step"):
+        return nullcontext(self)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self.n -= 1
+        if self.n == 0:
+            self.what()
+
+    def line(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Crash(Exception):
+    pass
+
+
+def crash() -> None:
+    raise Crash

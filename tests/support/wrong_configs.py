@@ -126,6 +126,30 @@ WRONG = {
         sft("max_steps: 40"),
         "sft.checkpoint_steps: no checkpoint after step 0 within max_steps=40",
     ),
+    "a group of one": (
+        sft("method: grpo, group_size: 1"),
+        "sft.group_size: a group of 1 has nothing to compare a reward with; 8 is usual, 2 the least",
+    ),
+    "no updates by reward": (
+        sft("method: grpo, sft_steps: 100"),
+        "sft.sft_steps: 100 leaves no update of max_steps=100 to learn by reward; lower it",
+    ),
+    "no checkpoint after the first update by reward": (
+        sft("method: grpo, sft_steps: 60, checkpoint_steps: [0, 50]"),
+        "sft.sft_steps: no checkpoint after sft_steps=60; add 100 to checkpoint_steps",
+    ),
+    "an unknown reward": (
+        sft("method: grpo, reward: verfied"),
+        "sft.reward: unknown value 'verfied'; did you mean verified.*known: verified, random",
+    ),
+    "an unknown advantage": (
+        sft("method: grpo, advantage: std"),
+        "sft.advantage: unknown value 'std'.*known: centred, positive",
+    ),
+    "rewards that stop early": (
+        sft("method: grpo, sft_steps: 50, until: {accuracy: 0.9}"),
+        "sft.until: a grpo arm goes on to its last checkpoint",
+    ),
     "a word among checkpoints": (
         field("checkpoint_steps", "[0, last]"),
         r":5: training.checkpoint_steps\[1\]: 'last' is not a whole number",

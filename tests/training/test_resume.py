@@ -6,12 +6,11 @@ import os
 import random
 import shutil
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from mlx.utils import tree_flatten
-from tiny_training import arm, written
+from tiny_training import Crash, Stop, arm, crash, written
 
 from emergence.config.settings import Arm, LoRA
 from emergence.progress import SILENT, Progress
@@ -35,32 +34,6 @@ def whole(go, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole")
     go(run)
     return written(run)
-
-
-class Stop(Progress):
-    """Does something at the `n`-th sign of progress; tells what was said."""
-
-    def __init__(self, n: int, what) -> None:
-        self.n, self.what, self.said = n, what, []
-
-    def task(self, label, total, unit="step"):
-        return nullcontext(self)
-
-    def advance(self, n: int = 1, note: str = "") -> None:
-        self.n -= 1
-        if self.n == 0:
-            self.what()
-
-    def line(self, text: str) -> None:
-        self.said.append(text)
-
-
-class Crash(Exception):
-    pass
-
-
-def crash() -> None:
-    raise Crash
 
 
 SCHEDULED = ARM.model_copy(update={"lr_schedule": "cosine", "warmup": 5, "adam": "corrected"})
