@@ -141,7 +141,7 @@ def _ready(requirements: Path) -> bool:
         return False
     wanted, found = _pinned(requirements), _installed()
     if not STAMP.exists():
-        return found.keys() >= wanted.keys() | {"emergence"}
+        return found.keys() >= wanted.keys() | {"emergence-lm"}
     whole = all(name in found and _version(found[name]) == version for name, version in wanted.items())
     return whole and _stamp() == _wanted_stamp(requirements) and all(map(_intact, found.values()))
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from . import backend, models, tasks, verdicts
+from . import __version__, backend, models, tasks, verdicts
 from .store.files import source_hash
 from .verdicts.registration import JUDGING
 
@@ -43,7 +43,8 @@ def environment() -> dict[str, Any]:
     The kernels that OpenBLAS chose are not in it: two hosts of a sweep may differ in them, and share a store.
     They stand in each run's manifest; that the same seed gives the same bytes is promised for one machine.
     """
-    versions = {name: importlib.metadata.version(name) for name in ("emergence", "mlx", "mlx-lm", "numpy")}
+    others = {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm", "numpy")}
+    versions = {"emergence": __version__, **others}
     return {"versions": versions, "device": backend.device(), "machine": platform.machine()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jaxtyping
 import pytest
 
+BEARTYPE = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
 _SHAPE = re.compile(r"\[(np\.nd|mx\.)array, ")
 _jaxtyped = jaxtyping.jaxtyped
 
@@ -29,6 +30,14 @@ def _where_shapes_are(*, typechecker: Any) -> Callable[[Any], Any]:
 
 jaxtyping.jaxtyped = _where_shapes_are  # where the hook looks it up
 jaxtyping.install_import_hook("emergence", "beartype.beartype")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """What needs an extra: in pyproject.toml it would end `pytest hypotheses` where the extra is missing."""
+    config.addinivalue_line("filterwarnings", BEARTYPE)
+    if getattr(config.option, "benchmark_only", None) is False:
+        config.option.benchmark_skip = True
 
 
 @pytest.fixture(scope="session")

@@ -52,15 +52,15 @@ def row(name, text):
     return f"{name},sha256={digest},{len(text)}\\n"
 
 def build_editable(folder, settings=None, metadata=None):
-    info = "emergence-1.0.dist-info"
+    info = "emergence_lm-1.0.dist-info"
     files = {"emergence.pth": ""}
-    files[f"{info}/METADATA"] = "Metadata-Version: 2.1\\nName: emergence\\nVersion: 1.0\\n"
+    files[f"{info}/METADATA"] = "Metadata-Version: 2.1\\nName: emergence-lm\\nVersion: 1.0\\n"
     files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
     files[f"{info}/RECORD"] = "".join(row(*item) for item in files.items()) + f"{info}/RECORD,,\\n"
-    with zipfile.ZipFile(f"{folder}/emergence-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(f"{folder}/emergence_lm-1.0-py3-none-any.whl", "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)
-    return "emergence-1.0-py3-none-any.whl"
+    return "emergence_lm-1.0-py3-none-any.whl"
 """
 
 
@@ -84,7 +84,7 @@ class Project:
                 requires = []
                 build-backend = "backend"
                 [project]
-                name = "emergence"
+                name = "emergence-lm"
                 version = "1.0"
                 """)
         )

@@ -13,12 +13,19 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 
 from .intervals import LEVEL
 
 PERMUTATIONS = 4999
 _TIES = 1e-9
+
+
+def _ranked(scores: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Ranks from 1, ties averaged. SciPy's statistics load here: a look at a table needs none of them."""
+    from scipy import stats
+
+    return np.asarray(stats.rankdata(scores, axis=axis))
 
 
 def auroc(
@@ -28,7 +35,7 @@ def auroc(
 
     NaN where a row of labels is constant. Leaves out calibration: only the order of scores matters.
     """
-    return _area(stats.rankdata(scores, axis=-1), labels)
+    return _area(_ranked(scores, axis=-1), labels)
 
 
 def _area(
@@ -74,7 +81,7 @@ def separation(
     """
     orders = permutations(len(labels), m) if group is None else _within(tuple(group.tolist()), m)
     shuffled = np.concatenate([labels[None], labels[orders]])
-    areas = _area(stats.rankdata(scores, axis=-1).mean(axis=0), shuffled)
+    areas = _area(_ranked(scores, axis=-1).mean(axis=0), shuffled)
     return areas[:, 0], max_t(areas[:, 0], areas[:, 1:])
 
 
@@ -139,7 +146,7 @@ def trend(mass: Float[np.ndarray, "seed step"], m: int = PERMUTATIONS) -> tuple[
     once.
     """
     seeds, steps = mass.shape
-    ranks = stats.rankdata(mass, axis=1)
+    ranks = _ranked(mass, axis=1)
     spread = ranks.std(axis=1, keepdims=True)
     scored = np.where(
         spread > 0, (ranks - ranks.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1), 0.0
@@ -246,7 +253,7 @@ def predicts(
     for here in (half, ~half):
         orders = permutations(int(here.sum()), m)
         for s, o in zip(scores[usable][:, here], outcomes[usable][:, here], strict=True):
-            ranks = stats.rankdata(s)
+            ranks = _ranked(s)
             null += o[orders] @ ranks / _pairs(o)
             seen += ranks[o].sum() / _pairs(o)
     return replace(found, p=float(((null >= seen - _TIES).sum() + 1) / (m + 1)))

@@ -15,9 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from ..readings.readings import EVALUATION, SELECTION, Prompt, Readings
 from . import intervals, permutation
@@ -104,6 +101,9 @@ def fit(
     """Train a logistic probe on `x`, and say what it makes of `new`."""
     if len(np.unique(y)) < 2:
         return np.full(len(new), y[0])
+    from sklearn.exceptions import ConvergenceWarning  # a second of imports: only where a probe is trained
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=STRENGTH, tol=1e-3, max_iter=300)
     with warnings.catch_warnings():
         # A probe that is stopped early is a weaker probe, no error.
@@ -246,6 +246,8 @@ def _cross_validated(
     x: Float[np.ndarray, "train hidden"], y: Int[np.ndarray, " train"]
 ) -> Int[np.ndarray, " train"]:
     """What each prompt is taken for by a probe trained on the prompts of the other folds."""
+    from sklearn.model_selection import StratifiedKFold
+
     predicted = np.empty(len(y), dtype=np.int64)
     for train, held in StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED).split(x, y):
         a, b = rotated(x[train], x[held])

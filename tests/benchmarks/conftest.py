@@ -49,7 +49,7 @@ def lens(model_folder: Path) -> LogitLens:
 @pytest.fixture(autouse=True)
 def measured_on(benchmark: Any) -> None:
     """Device, BLAS, threads and versions, into `--benchmark-json`."""
-    packages = ("emergence", "mlx", "mlx-lm", "numpy", "scipy-openblas32")
+    packages = ("mlx", "mlx-lm", "numpy", "scipy-openblas32")
     benchmark.extra_info |= {
         "device": str(mx.default_device()),
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
