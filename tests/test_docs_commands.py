@@ -56,7 +56,8 @@ def _commands() -> list[str]:
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        lines = [line for language, block in _blocks(text) if language in SHELL for line in block]
+        blocks = ("\n".join(block) for language, block in _blocks(text) if language in SHELL)
+        lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
         found += [part for line in lines for part in line.split("  #")[0].split(" && ")]
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         inline = re.findall(r"`([^`\n]+ [^`\n]+)`", prose)
@@ -246,6 +247,7 @@ def _check_generate(words: list[str]) -> None:
     parser = importlib.import_module("mlx_lm.generate").setup_arg_parser()
     given = parser.parse_args(words)
     assert given.adapter_path.endswith("checkpoints/0000300")
+    assert given.ignore_chat_template  # or mlx-lm puts the prompt into the model's chat template
 
 
 def _check_tool(words: list[str]) -> None:

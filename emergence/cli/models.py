@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
+import typer
 from rich.console import RenderableType
 from rich.table import Table
 
 from ..errors import UsageError
 from ..store import Store
+from .options import StoreOption, console, kept
 
 
 def at_hand(store: Store) -> RenderableType:
@@ -100,3 +105,46 @@ def drawn(prompt: str, name: str, chat: bool, store: Store) -> RenderableType:
     if not prompt:
         raise UsageError("the prompt is empty; write one, such as '7 * 8 = '")
     return LogitLens(*models.load(name, store=store)).show(prompt, chat=chat)
+
+
+def models(
+    check: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Load it and prove the lens on it.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="transformers", help="With --check: compare its logits with torch's."),
+    ] = None,
+    get: Annotated[
+        str | None, typer.Option(metavar="gemma-3-270m", help="Show a model's terms, and fetch it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --get: agree to the terms.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Models at hand; `--check NAME` says whether the lens can serve one, and how exactly."""
+    place = kept(store)
+    if get is not None:
+        print(terms(get))
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("--get asks whether you agree to these terms; --yes says so beforehand")
+        if not yes:
+            typer.confirm("Do you agree to them?", abort=True)
+        print(fetched(get, place))
+        return
+    if check is None:
+        console().print(at_hand(place))
+        print("any model that mlx-lm loads is one `--model owner/name` or `--model FOLDER` away")
+        return
+    print(proven(check, place, against))
+
+
+def show(
+    prompt: Annotated[str, typer.Argument(help='Such as "7 * 8 = ".')],
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Embedded name, hub id or folder.")
+    ] = "smollm2-135m-instruct",
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt in the model's template.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """One prompt, layers × positions: the likeliest token in each cell, under the exact tokens fed."""
+    console().print(drawn(prompt, model, chat, kept(store)))

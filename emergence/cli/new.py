@@ -27,7 +27,9 @@ TEMPLATES = {
 """What there is to start from; each is an experiment of `hypotheses/`."""
 _ORIGINALS = Path(__file__).parent / "templates"
 _CONFTEST = 'pytest_plugins = ["emergence.fixtures"]'
-_PREDICTIONS = '''"""What is claimed: frozen before a run. A change raises VERSION and is a commit that says why."""'''
+_PREDICTIONS = (
+    '''"""What is claimed: frozen before a run. A change raises VERSION and is a commit that says why."""'''
+)
 
 
 def write(name: str, template: str, experiments: Path) -> tuple[Path, list[str]]:
@@ -105,21 +107,27 @@ def _conftest(root: Path) -> list[str]:
     path = root / "conftest.py"
     if not path.exists():
         path.write_text(f'"""Switches the fixtures of `emergence` on."""\n\n{_CONFTEST}\n', encoding="utf-8")
-        return [f"wrote   {path}, which switches the fixtures on for pytest"]
+        return [f"wrote   {_short(path)}, which switches the fixtures on for pytest"]
     if "emergence.fixtures" in path.read_text(encoding="utf-8"):
         return []
-    return [f"add     {_CONFTEST} to {path}, or pytest finds no fixtures"]
+    return [f"add     {_CONFTEST} to {_short(path)}, or pytest finds no fixtures"]
 
 
 def _next_steps(place: Path, conftest: list[str]) -> list[str]:
-    name = place.name
+    name, here = place.name, _short(place)
     return [
-        f"wrote   {place}",
+        f"wrote   {here}",
         *conftest,
-        f"edit    {place / 'predictions.py'}: what you claim; {place / CONFIG}: what is trained and read",
+        f"edit    {here / 'predictions.py'}: what you claim",
+        f"edit    {here / CONFIG}: what is trained, asked and looked for",
         f"look    emergence run {name} --dry-run",
-        f"run     emergence run {name}   (or: pytest {place} -m slow)",
+        f"run     emergence run {name}   (or: pytest {here} -m slow)",
     ]
+
+
+def _short(path: Path) -> Path:
+    """Seen from here, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def folder(given: Path | None) -> Path:

@@ -1,11 +1,13 @@
-"""What `emergence store` does: list, verify and remove what a store holds. In: a store. Out: lines."""
+"""`emergence store list | verify | remove`: what a store holds. In: a store. Out: lines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
+import typer
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +16,9 @@ from ..errors import UsageError
 from ..store.files import size_text
 from ..store.inventory import Item
 from ..store.store import Store
+from .options import BROKEN, OK, StoreOption, Yes, console, group, kept, verb
 
+app = group("Look at, check and clear what is kept.")
 STATES = ("complete", "partial", "corrupt", "damaged")
 _STYLES = {"corrupt": "red", "damaged": "red", "partial": "yellow"}
 
@@ -99,3 +103,36 @@ def remove(store: Store, items: Sequence[Item]) -> None:
     """Remove them for good."""
     for item in items:
         store.remove(item)
+
+
+@verb(app, "list", "store")
+def _list(store: StoreOption = None) -> None:
+    """Everything that is kept, oldest first."""
+    console().print(table(kept(store)))
+
+
+@verb(app, "verify", "store")
+def _verify(store: StoreOption = None) -> int:
+    """Hash every file of every entry; exit 3 if one is damaged."""
+    lines, sound = verify(kept(store))
+    print("\n".join(lines))
+    return OK if sound else BROKEN
+
+
+@verb(app, "remove", "store")
+def _remove(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys as `store list` shows them.")] = None,
+    older_than: Annotated[int | None, typer.Option(metavar="DAYS", min=0, help="Only older ones.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only partial, corrupt or damaged ones.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Even if results rest on it.")] = False,
+    yes: Yes = False,
+    store: StoreOption = None,
+) -> None:
+    """Remove entries, and what is nested in them, by key, age or state; asks first."""
+    place = kept(store)
+    chosen = choose(place, keys or [], older_than, state, force)
+    console().print(listed(chosen))
+    if not yes:
+        typer.confirm(f"Remove {len(chosen)} of them for good?", abort=True)
+    remove(place, chosen)
+    print(f"removed {len(chosen)}")

@@ -1,4 +1,4 @@
-"""The project as somebody else gets it: a wheel, an sdist, and an environment with what it declares and no more.
+"""The project as somebody else gets it: a wheel, an sdist, and an environment with what it declares.
 
 Nothing is downloaded: the packages are those of this environment, linked one by one, so that a package that
 is imported and not declared is missing there as it would be on a new machine.

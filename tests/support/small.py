@@ -26,11 +26,12 @@ def hypotheses(place: Path) -> Path:
     )
     (place / "conftest.py").write_text('pytest_plugins = ["emergence.fixtures"]\n')
     for path in (place / "hypotheses").glob("*/config.yaml"):
-        path.write_text(yaml.safe_dump(_shortened(yaml.safe_load(path.read_text()), path.parent.name, model)))
+        path.write_text(yaml.safe_dump(shortened(yaml.safe_load(path.read_text()), path.parent.name, model)))
     return place / "hypotheses"
 
 
-def _shortened(config: dict[str, Any], name: str, model: Path) -> dict[str, Any]:
+def shortened(config: dict[str, Any], name: str, model: Path) -> dict[str, Any]:
+    """The config of the experiment `name` of `hypotheses/`, of another model and in seconds."""
     config["model"] = str(model)
     config["training"] |= SHORT
     for arm in config["training"]["training_methods"].values():
