@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
+import os
 import platform
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +152,23 @@ def reported(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def command(experiment: Experiment) -> str | None:
+    """The line that makes the results again; None for checkpoints that were given in the call itself."""
+    words = ["emergence", "run", experiment.folder.resolve().name]
+    if experiment.file != experiment.folder / "config.yaml":
+        words += ["-c", experiment.file.name]
+    for name, value in experiment.overrides.items():
+        if isinstance(value, Mapping):
+            return None
+        text = value if isinstance(value, str) else json.dumps(value)
+        text = os.path.basename(text) if os.path.isabs(text) else text  # no path of this machine
+        if name == "model":
+            words += ["--model", experiment.config.public.model]
+        else:
+            words += [f"--{name}", text] if name in ("steps", "seeds") else ["-p", f"{name}={text}"]
+    return shlex.join(words)
+
+
 def provenance(experiment: Experiment) -> dict[str, Any]:
     """Where every number came from: model, data, runs, tokens, versions, device. No path of this machine."""
     config, runs = experiment.config, experiment.runs
@@ -158,6 +178,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
             "revision": experiment.source.revision,
             "hash": experiment.source.hash,
         },
+        "command": command(experiment),
         "config_hash": config.hash,
         "config": config.public.model_dump(mode="json"),
         "predictions_version": experiment.predictions.version,

@@ -1,4 +1,4 @@
-"""The verbs: `emergence list | info | new | run | judge | status | report | models | show | store`.
+"""The verbs: `emergence list | info | new | run | judge | status | report | export | models | show | store`.
 
 Exit codes: 0 all as expected, 1 a verdict failed or changed, 2 usage, 3 broken experiment. `run` is pytest
 underneath: the same fixtures, the same verdicts.
@@ -21,7 +21,7 @@ from .. import __version__
 from ..errors import BrokenExperiment, EmergenceError, UsageError
 from ..store import default_root
 from ..wording import first_line, substitute_unencodable
-from . import catalogue, models
+from . import catalogue, models, share
 from . import store as keeping
 from .options import (
     BROKEN,
@@ -298,5 +298,6 @@ def report(
         webbrowser.open(page.resolve().as_uri())
 
 
+verb(app, "export")(share.export)
 verb(app, "models")(models.models)
 verb(app, "show")(models.show)

@@ -33,6 +33,10 @@ EXAMPLES = {
     "judge": ("emergence judge my-run --base smollm2-135m-instruct",),
     "status": ("emergence status classifier_emergence", "emergence status classifier_emergence --all"),
     "report": ("emergence report classifier_emergence --open",),
+    "export": (
+        "emergence export classifier_emergence -o my-share",
+        "emergence export classifier_emergence --arm classified --seed 0 --base",
+    ),
     "models": ("emergence models", "emergence models --check smollm2-135m-instruct"),
     "show": ('emergence show "7 * 8 = "', 'emergence show --chat "What is 7 times 8?"'),
     "store list": ("emergence store list",),

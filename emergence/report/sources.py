@@ -36,6 +36,7 @@ def summary(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         "training took": None if seconds is None else duration(seconds),
         "claims": table and f"version {table} of the table",
         "config": provenance.get("config_hash"),
+        "command": provenance.get("command"),
         "computed on": ", ".join(filter(None, machine)),
         "versions": ", ".join(f"{name} {v}" for name, v in (provenance.get("versions") or {}).items()),
     }
