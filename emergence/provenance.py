@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .verdicts import Registration, Verdict
 
 TRAINING = ("training", "lens", "models", "tasks", "backend")
-READING = ("readings", "lens", "models", "tasks", "backend")
+READING = ("readings", "interventions", "lens", "models", "tasks", "backend")
 """Packages whose source decides what is trained, and what is read."""
 
 

@@ -20,19 +20,25 @@ _NEGLIGIBLE = 1e-6
 """A direction whose length beside the others is less than this share of the longest is none."""
 
 
-def readout_basis(lens: LogitLens, stream: Float[np.ndarray, " hidden"], token_ids: Sequence[int]) -> Basis:
+def readout_basis(
+    lens: LogitLens,
+    stream: Float[np.ndarray, " hidden"],
+    tokens: Sequence[int | Sequence[int]],
+) -> Basis:
     """Directions that change the logits of these tokens, if the stream were unembedded as it is.
 
-    The gradients of the logits less their mean over the tokens, at `stream`, such as a layer's mean.
+    The gradients of the logits less their mean over the tokens, at `stream`, such as a layer's mean. Several
+    ids in place of one are a set: its logit is the logarithm of their summed exponentials.
     """
-    ids = mx.array(list(token_ids))
+    sets = [mx.array([one] if isinstance(one, int) else list(one)) for one in tokens]
 
     def logit(h: mx.array, i: int) -> mx.array:
-        found = lens.unembed(h[None])[0][ids]
-        return found[i] - found.mean() if len(token_ids) > 1 else found[i]
+        z = lens.unembed(h[None])[0]
+        found = mx.stack([mx.logsumexp(z[ids]) for ids in sets])
+        return found[i] - found.mean() if len(sets) > 1 else found[i]
 
     at = mx.array(np.asarray(stream, np.float32))
-    return _orthonormal(np.stack([np.array(mx.grad(logit)(at, i)) for i in range(len(token_ids))]))
+    return _orthonormal(np.stack([np.array(mx.grad(logit)(at, i)) for i in range(len(sets))]))
 
 
 def mean_difference_basis(

@@ -136,5 +136,7 @@ def _changed(stream: mx.array, edits: Sequence[Edit], batch: Sequence[int]) -> m
             continue
         (at,) = places.positions(edit.position, length, batch[0])
         new = edit.rule(stream[:, at : at + 1], batch).astype(stream.dtype)
-        stream = mx.concatenate([stream[:, :at], new, stream[:, at + 1 :]], axis=1)
+        parts = [part for part in (stream[:, :at], new, stream[:, at + 1 :]) if part.shape[1]]
+        # Of one position nothing of the old stream is left: what it took to compute it then costs nothing.
+        stream = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
     return stream

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,12 +18,25 @@ from ..tasks.item import Item
 from ..tasks.random_words import random_words
 from ..tasks.task import Shown, Task
 from ..tasks.vocabulary import Vocabulary
+from .effects import CAUSAL, USED
 from .readings import Prompt, disjoint, separate
 
 ANYWHERE = "words anywhere"
 """The family of operation words at every position."""
 RANDOM_SETS = 20
 """Random word sets of control C2."""
+PROBLEMS = 60
+"""Problems whose prompts interventions exchange, half of them in each half."""
+
+
+class Pair(NamedTuple):
+    """Prompts between which interventions exchange streams, as indices into the plan's prompts."""
+
+    base: int
+    source: int
+    """The same operands under another class, with another first answer token."""
+    other: int
+    """Other operands under the source's class, with a first answer token of its own; -1: there is none."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,10 @@ class Plan:
     asked: dict[str, tuple[str, ...]]
     """By arm, what a claim about it needs beside the trained styles: other styles, and `ANYWHERE`. It is read
     at step 0 (all styles are) and at the arm's last checkpoint."""
+    intervened: dict[str, tuple[tuple[str, str], ...]]
+    """By arm of a causal claim, the parts of the stream and the bands of depth that are said to be used."""
+    pairs: tuple[Pair, ...]
+    """Empty where no claim is causal."""
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -83,7 +100,8 @@ class Plan:
     def spec(self) -> dict[str, Any]:
         """Everything that decides what is read of every arm, for the store's key."""
         found = dataclasses.asdict(self)
-        del found["asked"]
+        for of_arms in ("asked", "intervened", "pairs"):
+            del found[of_arms]
         return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
@@ -95,6 +113,8 @@ class Claim(Protocol):
     style: str
     family: str
     against: tuple[str, ...]
+    test: str
+    band: str
 
 
 def make_plan(
@@ -114,7 +134,8 @@ def make_plan(
     BrokenExperiment
         A problem is in both halves, or a token is counted in two sets.
     """
-    made = _plan(tokenizer, vocabulary, task, test, shown, _asked(task, claims))
+    claims = tuple(claims)
+    made = _plan(tokenizer, vocabulary, task, test, shown, claims)
     disjoint(made.prompts)
     separate(made.token_sets)
     return made
@@ -137,7 +158,7 @@ def _plan(
     task: Task,
     test: Sequence[Item],
     shown: Iterable[Shown],
-    asked: dict[str, tuple[str, ...]],
+    claims: Sequence[Claim],
 ) -> Plan:
     half = halves(test, task.seed)
     prompts = [
@@ -150,6 +171,7 @@ def _plan(
     answers = [encode_answer(tokenizer, p.text, p.answer) for p in prompts]
     firsts, lasts = [ids[0] for ids in answers], [ids[-1] for ids in answers]
     first_ids, answer_ids = sorted(set(firsts)), sorted(set(lasts))
+    intervened = _intervened(claims)
     return Plan(
         prompts=tuple(prompts),
         prompt_ids=prompt_ids,
@@ -171,8 +193,63 @@ def _plan(
         own_first=tuple(first_ids.index(i) for i in firsts),
         trained=tuple(task.styles or task.read_styles),
         longest=max(map(len, answers)),
-        asked=asked,
+        asked=_asked(task, claims),
+        intervened=intervened,
+        pairs=_pairs(prompts, prompt_ids, firsts, style_of(task)) if intervened else (),
     )
+
+
+def style_of(task: Task) -> str:
+    """The style in which streams are exchanged: the first that is trained on."""
+    return (task.styles or task.read_styles)[0]
+
+
+def _intervened(claims: Iterable[Claim]) -> dict[str, tuple[tuple[str, str], ...]]:
+    found: dict[str, set[tuple[str, str]]] = {}
+    for claim in claims:
+        if claim.test in CAUSAL:
+            parts = {(claim.family, claim.band)} if claim.test == USED else set()
+            found.setdefault(claim.arm, set()).update(parts)
+    return {arm: tuple(sorted(parts)) for arm, parts in found.items()}
+
+
+def _pairs(
+    prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], firsts: Sequence[int], style: str
+) -> tuple[Pair, ...]:
+    """Of each prompt about some problems, one with the same operands whose answer begins otherwise.
+
+    Classes take turns as the source. Prompts of a pair have as many tokens; so has the third.
+    """
+    where: dict[tuple[tuple[int, ...], str], int] = {}
+    for i, p in enumerate(prompts):
+        if p.style == style and p.half >= 0 and p.numbers:
+            where[p.numbers, p.cls] = i
+    classes = list(dict.fromkeys(cls for _, cls in where))
+    numbers = dict.fromkeys(n for n, _ in where if all((n, c) in where for c in classes))
+    chosen: list[tuple[int, ...]] = []
+    for half in (0, 1):
+        chosen += [n for n in numbers if prompts[where[n, classes[0]]].half == half][: PROBLEMS // 2]
+    found: list[Pair] = []
+    for k, cls in enumerate(classes):
+        others = classes[:k] + classes[k + 1 :]
+        for turn, n in enumerate(chosen):
+            base, taken = where[n, cls], {firsts[where[n, cls]]}
+            turned = others[turn % len(others) :] + others[: turn % len(others)]
+            source = next((where[n, c] for c in turned if _fits(ids, firsts, base, where[n, c], taken)), None)
+            if source is None:
+                continue
+            taken = {*taken, firsts[source]}
+            after = (where[m, prompts[source].cls] for m in chosen[turn + 1 :] + chosen[:turn])
+            alike = (i for i in after if prompts[i].half == prompts[base].half)
+            other = next((i for i in alike if _fits(ids, firsts, base, i, taken)), -1)
+            found.append(Pair(base, source, other))
+    return tuple(found)
+
+
+def _fits(
+    ids: Sequence[Sequence[int]], firsts: Sequence[int], base: int, other: int, taken: set[int]
+) -> bool:
+    return len(ids[base]) == len(ids[other]) and firsts[other] not in taken
 
 
 def _prompt(task: Task, item: Item, style: str, text: str, half: int) -> Prompt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from ..progress import SILENT, Progress
 from ..store.store import Store, write_atomic
 from ..tasks.task import says
 from ..training.run import Run
+from .effects import Effects
 from .generation import generated
+from .intervening import intervene, passes
 from .plan import Plan
 from .readings import Readings, Study
 
 TOP_K = 5
 BASE = "base.npz"
+EFFECTS = "effects.npz"
 
 
 def read_study(
@@ -50,8 +54,12 @@ def read_study(
         other = {**of_base, "weights": "permuted"}
         kept = store.get_or_build("base", other, lambda folder: read_permuted(lens, plan, folder, progress))
         without = assemble("permuted", 0, plan, load(kept.file(BASE)), {})
-    read = tuple(_readings(lens, plan, run, _steps(run, runs), store, spec, base, progress) for run in runs)
-    return Study(read or (assemble("base", 0, plan, base, {}),), without)
+    read = [_readings(lens, plan, run, _steps(run, runs), store, spec, base, progress) for run in runs]
+    study = read or [assemble("base", 0, plan, base, {})]
+    if "base" in plan.intervened:
+        at_base = {0: _effects(lens, plan, "base", None, store, spec, progress)}
+        study = [replace(one, effects={**at_base, **one.effects}) for one in study]
+    return Study(tuple(study), without)
 
 
 def _steps(run: Run, runs: Sequence[Run]) -> list[int]:
@@ -76,7 +84,39 @@ def _readings(
     kept = store.get_or_build("readings", asked, build, parent=run.entry)
     own = [step for step in run.checkpoints if step > 0]
     each = {step: load(kept.file(file_of(max(s for s in own if s <= step)))) for step in steps}
-    return assemble(run.arm, run.seed, plan, base, each)
+    found = assemble(run.arm, run.seed, plan, base, each)
+    if run.arm not in plan.intervened:
+        return found
+    return replace(
+        found, effects={found.steps[-1]: _effects(lens, plan, run.arm, run, store, spec, progress)}
+    )
+
+
+def _effects(
+    lens: LogitLens,
+    plan: Plan,
+    arm: str,
+    run: Run | None,
+    store: Store,
+    spec: Mapping[str, Any],
+    progress: Progress,
+) -> Effects:
+    """What interventions do to the last checkpoint of a run, or to the base model."""
+    asked = plan.intervened[arm]
+
+    def build(folder: Path) -> None:
+        name = f"{arm} seed {run.seed}" if run else "base model"
+        with progress.task(f"intervene in {name}", passes(asked, lens.n_layers), "pass") as task:
+            if run is None:
+                found = intervene(lens, plan, asked, task.advance)
+            else:
+                with models.adapted(lens.model, run.checkpoints[max(run.checkpoints)]):
+                    found = intervene(lens, plan, asked, task.advance)
+        _save(folder / EFFECTS, found.as_arrays())
+
+    of_arm = {**spec, "pairs": plan.pairs, "intervened": asked}
+    kept = store.get_or_build("effects", of_arm, build, parent=run.entry if run else None)
+    return Effects.from_arrays(load(kept.file(EFFECTS)))
 
 
 def read(lens: LogitLens, plan: Plan, styles: Sequence[str]) -> dict[str, np.ndarray]:
@@ -238,7 +278,9 @@ def assemble(
     each = [base, *(later[step] for step in sorted(later))]
     empty = {name: np.full_like(base[name], np.nan) for name in ("exact", "anywhere")}
     each = [empty | dict(arrays) for arrays in each]
-    stacked = {n: np.stack([arrays[n] for arrays in each]) for n in base if not n.startswith("hidden")}
+    stacked: dict[str, Any] = {
+        n: np.stack([arrays[n] for arrays in each]) for n in base if not n.startswith("hidden")
+    }
     own, first = np.array(plan.own_answer), np.array(plan.own_first)
     return Readings(
         arm=arm,

@@ -5,14 +5,15 @@ In: what `reader` kept beside the runs. Out: `Readings`, one a run, and the `Stu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import BrokenExperiment
 from ..wording import quoted
+from .effects import Effects
 
 SELECTION, EVALUATION = 0, 1
 """Halves of the test prompts: layers are chosen on one, and judged on the other."""
@@ -99,6 +100,8 @@ class Readings:
     out of the answer family."""
     copied_first: Bool[np.ndarray, " prompt"] | None = None
     """The same of its first token."""
+    effects: Mapping[int, Effects] = field(default_factory=dict)
+    """By step, what interventions do: at step 0 and at the last one, where a causal claim asks for it."""
 
     @property
     def n_layers(self) -> int:

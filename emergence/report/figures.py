@@ -19,9 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..analysis import frames
+from ..readings.bands import BANDS
 from ..readings.readings import STRENGTH, Study
 from ..store.files import write_atomic
-from ..verdicts.predictions import BANDS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe and Ito's, told apart by the colour-blind; lines also differ in dash."""

@@ -23,10 +23,10 @@ from markupsafe import Markup
 
 from ..analysis import DEALS
 from ..errors import BrokenExperiment, UsageError
+from ..readings.bands import BANDS
 from ..readings.readings import Study
 from ..store import files
 from ..store.locks import locked
-from ..verdicts.predictions import BANDS
 from ..verdicts.verdict import Verdict
 from . import answers, payload, records, results, sources, tables
 from .payload import Decode

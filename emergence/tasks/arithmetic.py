@@ -280,6 +280,11 @@ class Arithmetic(Task[Problem]):
         except UsageError:
             return None
 
+    @property
+    def has_counterfactuals(self) -> bool:
+        """Operands are matched."""
+        return self.matched
+
     def glyphs(self, cls: str) -> tuple[str, ...]:
         """The operator."""
         return (GLYPHS[cls],)

@@ -141,6 +141,11 @@ class Task(ABC, Generic[I]):
         """
         return float(says(text, self.answer(item)))
 
+    @property
+    def has_counterfactuals(self) -> bool:
+        """Every item is asked under every class, its counterfactuals in the same split as it."""
+        return False
+
     def glyphs(self, cls: str) -> tuple[str, ...]:
         """Signs that stand for a class in the prompts themselves: `+`. Reading them is copying."""
         return ()

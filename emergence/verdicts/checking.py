@@ -16,8 +16,11 @@ from ..analysis.intervals import ALPHA
 from ..analysis.pairs import ENOUGH
 from ..config.settings import UNTRAINED, Config
 from ..errors import UsageError
+from ..readings import plan
+from ..readings.bands import AT_TARGET, BANDS, TARGET_DEPTH
+from ..readings.effects import CAUSAL, MEANS, OPERATION, PARTS, STREAM
 from .measurements import TRAINED, few_seeds
-from .predictions import AT_TARGET, BANDS, FAMILIES, TARGET_DEPTH, TESTS, Prediction
+from .predictions import FAMILIES, TESTS, Prediction
 
 SIDES = 2
 """Every claim has two p-values in Holm's family: that the effect is there, and that it is negligible."""
@@ -95,6 +98,7 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
         yield f"family {p.family!r} is unknown; known families: {', '.join(FAMILIES)}"
     if p.test not in TESTS:
         yield f"test {p.test!r} is unknown; known tests: {', '.join(TESTS)}"
+    yield from _causal_problems(p, config)
     if p.style not in task.read_styles:
         yield f"style {p.style!r} is not read; add it to read_styles ({', '.join(task.read_styles)})"
     if p.untrained_style and p.style in task.styles:
@@ -112,6 +116,23 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
         yield (
             f"claims replication with min_seeds={p.min_seeds}; one run replicates nothing, ask for 2 at least"
         )
+
+
+def _causal_problems(p: Prediction, config: Config) -> Iterator[str]:
+    """What an intervention cannot be made for; a part that only an intervention has."""
+    if p.test not in CAUSAL:
+        if p.family == MEANS:
+            yield f"family {p.family!r} is for {' and '.join(f'`{test}`' for test in CAUSAL)}"
+        return
+    if not config.task.has_counterfactuals:
+        yield (
+            "needs every item under every class; ask matched operands: `operands: {a: [2, 99], b: [1, 9]}`"
+        )
+    if p.family not in (PARTS if p.test != OPERATION else (STREAM,)):
+        yield f"family {p.family!r} cannot be exchanged; name {' or '.join(PARTS)}"
+    trained = plan.style_of(config.task)
+    if p.style != trained:
+        yield f"style {p.style!r}: streams are exchanged in the first trained style, {trained}"
 
 
 def _notices(p: Prediction, config: Config) -> Iterator[str]:

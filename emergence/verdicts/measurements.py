@@ -20,8 +20,9 @@ from ..analysis.power import Needs
 from ..analysis.probes import Probes
 from ..config.settings import UNTRAINED
 from ..errors import UsageError
+from ..readings.bands import layers
 from ..readings.readings import EVALUATION, Readings, Study
-from .predictions import Prediction, layers
+from .predictions import Prediction
 from .verdict import Effect
 
 

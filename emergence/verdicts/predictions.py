@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import runpy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..readings.bands import AT_TARGET, BANDS, TARGET_DEPTH
+from ..readings.effects import CAUSAL
 from ..readings.readings import STRENGTH
 
 NEGLIGIBLE = 0.05
@@ -29,35 +30,10 @@ TESTS = (
     "replication",
     "probe",
     "no probe",
+    *CAUSAL,
 )
 """The criteria by name; `criteria.CRITERIA` has the function of each."""
-FAMILIES = ("words", "words anywhere", "answer", "words or answer", "random words", "stream")
-TARGET_DEPTH = 0.54
-"""Where GPT-OSS's classifier sits, and where the classification term of the arm `classified` is put."""
-
-BANDS: dict[str, tuple[float, float]] = {"intermediate": (0.0, 1.0), "middle": (0.25, 0.75)}
-"""Ranges of depth, both ends included; the output layer is in none. `at 54 %` is the third: see `layers`."""
-AT_TARGET = "at 54 %"
-
-
-def layers(band: str, n_layers: int) -> tuple[int, ...]:
-    """0-based layers of a band in a model of `n_layers` blocks; depth is `(layer + 1) / n_layers`.
-
-    `at 54 %` is the block at that depth (index `floor(0.54 n)`) and the one on either side.
-
-    Raises
-    ------
-    UsageError
-        There is no such band.
-    """
-    inner = range(n_layers - 1)
-    if band == AT_TARGET:
-        centre = math.floor(TARGET_DEPTH * n_layers)
-        return tuple(i for i in inner if abs(i - centre) <= 1)
-    if band not in BANDS:
-        raise UsageError(f"band {band!r} is unknown; known bands: {', '.join([*BANDS, AT_TARGET])}")
-    low, high = BANDS[band]
-    return tuple(i for i in inner if low <= (i + 1) / n_layers <= high)
+FAMILIES = ("words", "words anywhere", "answer", "words or answer", "random words", "stream", "class means")
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,8 @@ class Prediction:
     """An arm of the config, or `base`: the model before training; `permuted` for a probe's control."""
     family: str
     """Whose mass: `words` at the prompt's last token, `words anywhere` at each of its tokens, `answer`,
-    `words or answer`, `random words`; `stream` for probes."""
+    `words or answer`, `random words`; `stream` for probes. Of a causal claim what is exchanged: `stream`,
+    the plane of the `words`, or that of the `class means`."""
     band: str
     style: str
     test: str
@@ -79,6 +56,7 @@ class Prediction:
     """What the lower end of the 95 % interval must exceed for the effect to be there.
 
     A mass: 0.10. Growth: mass gained over the whole run, 0.10. AUROC: 0.60. Selectivity of a probe: 0.25.
+    Share of the log-odds that an exchange carries, beyond its placebos: 0.10.
     """
     negligible: float = NEGLIGIBLE
     """What the upper bound must lie below for the effect to be none.

@@ -19,15 +19,24 @@ Version 1 was written after prototype runs, whose results were known. Version 2 
 rules. Version 3 asks them of a task that is learned, with operands that say nothing of the operation; B3 asks
 for the operation across forms, E5 for a gain over models that were not taught. The figures of version 1 were
 known; nothing that version 3 judges had been read.
+
+Version 4 asks whether what is read is *used* (K1 to K5): the last token's stream, or a part of it, is
+exchanged between prompts that differ in their operation alone, and the share of the answer's log-odds that
+this brings over must exceed that of changes of the same size that say nothing by 10 points. What was known:
+two pilots on other recipes and smaller data, in which the operation was handed to the last token at about
+half of the depth, and the word that the classification term writes was not used while the plane of the class
+means was; and, of the data of version 3, the base model's share at that depth. Version 4 has a task seed, and
+so data, of its own. It trains for 1,200 steps, five seeds an arm: 700 steps had left the task unlearned.
 """
 
 from emergence import Prediction
 
-VERSION = 3
+VERSION = 4
 
 BASE = {"arm": "base", "style": "symbolic"}
 SFT = {"arm": "sft", "style": "symbolic", "min_seeds": 3, "min_accuracy": 0.90}
 OBJECTIVE = {"arm": "classified", "family": "words", "band": "at 54 %", "min_seeds": 3}
+USED = {"style": "symbolic", "band": "at 54 %", "test": "used"}
 PROBE = {"style": "symbolic", "family": "stream", "band": "middle", "threshold": 0.25}
 
 # fmt: off
@@ -67,5 +76,16 @@ PREDICTIONS = (
                **OBJECTIVE, style="symbolic", test="classifier", emerges=True),
     Prediction("O2", "the classifier of O1 carries over to a prompt style that was not trained on",
                **OBJECTIVE, style="worded", test="classifier", emerges=True, untrained_style=True),
+
+    Prediction("K1", "base model: the answer depends on the last token's stream at 54 % depth",
+               **USED, arm="base", family="stream"),
+    Prediction("K2", "SFT: the answer depends on the last token's stream at 54 % depth",
+               **SFT | USED, family="stream"),
+    Prediction("K3", "SFT: some layer of the middle band carries the operation more than the answer",
+               **SFT, family="stream", band="middle", test="carries the operation"),
+    Prediction("K4", "the answer uses the word that the classification term of O1 writes",
+               **OBJECTIVE | USED, premise="O1"),
+    Prediction("K5", "the answer uses the plane of the class means there",
+               **OBJECTIVE | USED | {"family": "class means"}, premise="O1"),
 )
 # fmt: on

@@ -14,9 +14,10 @@ from places import python_path
 
 from emergence import verdicts
 from emergence.errors import UsageError
+from emergence.readings.bands import layers
 from emergence.verdicts import Prediction, Table, load_predictions, predictions
 from emergence.verdicts.criteria import CRITERIA
-from emergence.verdicts.predictions import TESTS, layers
+from emergence.verdicts.predictions import TESTS
 
 
 def test_the_table_holds_the_thirteen_predictions():

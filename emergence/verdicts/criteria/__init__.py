@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..measurements import Measurements
 from ..predictions import Prediction
 from ..verdict import Assessment
-from . import classifier, correctness, growth, probe, replication
+from . import causal, classifier, correctness, growth, probe, replication
 from .sentences import blocked
 
 Criterion = Callable[[Prediction, str, str, Measurements], Assessment]
@@ -25,6 +25,8 @@ CRITERIA: dict[str, Criterion] = {
     "replication": replication.assess,
     "probe": probe.assess,
     "no probe": probe.assess,
+    "used": causal.assess,
+    "carries the operation": causal.assess,
 }
 """By the name that `Prediction.test` has for it."""
 

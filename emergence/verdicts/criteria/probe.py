@@ -14,10 +14,11 @@ from scipy import special
 
 from ...analysis import power, probes
 from ...analysis.pairs import ENOUGH
+from ...readings.bands import layers
 from ...readings.readings import SELECTION
 from .. import measurements
 from ..measurements import Measurements
-from ..predictions import Prediction, layers
+from ..predictions import Prediction
 from ..verdict import Assessment, Effect
 
 _STATISTIC = "selectivity across forms"

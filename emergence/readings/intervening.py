@@ -1,0 +1,165 @@
+"""Exchanges the last token's stream between prompts that differ in their class alone, at every layer.
+
+In: a lens on a checkpoint, the plan's pairs, what claims ask of the arm. Out: `Effects`. Subspaces are made
+of the prompts of one half and used on the pairs of the other; none is optimised for what it does. Beside each
+exchange stand placebos: changes of the same size, pair by pair, along the difference of two prompts of the
+base's own class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..errors import NotMeasurable
+from ..interventions.bases import mean_difference_basis, readout_basis
+from ..interventions.last_token import LastToken
+from ..interventions.rules import Basis, interchange, placebo
+from ..lens.edits import Rule
+from ..lens.logit_lens import LogitLens
+from .bands import layers
+from .effects import PLACEBOS, STREAM, WORDS, Effects
+from .plan import Plan
+
+Asked = Sequence[tuple[str, str]]
+"""Parts of the stream and bands of depth that the claims about an arm speak of."""
+BASE, SOURCE, OTHER = range(3)
+
+
+def intervene(
+    lens: LogitLens, plan: Plan, asked: Asked, advance: Callable[[], None] = lambda: None
+) -> Effects:
+    """The effects on the model as it is now, told of by `advance` as often as `passes` says.
+
+    The whole stream is exchanged at every layer; subspaces, and placebos, at the layers of the bands.
+    """
+    try:
+        return _Exchange(lens, plan, advance).effects(_wanted(asked, lens.n_layers))
+    except NotMeasurable as refused:
+        none = np.zeros((lens.n_layers, 0), np.float32)
+        both = np.zeros((lens.n_layers, 0, 2), np.float32)
+        no_pairs = np.zeros((0, 2), np.int64)
+        return Effects(no_pairs, none[0], {STREAM: none}, {}, none, both, both[0], str(refused))
+
+
+def passes(asked: Asked, n_layers: int) -> int:
+    """How often the pairs go through what is left of the model after a layer."""
+    wanted = _wanted(asked, n_layers)
+    changes = sum(len(at) * (PLACEBOS + (part != STREAM)) for part, at in wanted.items())
+    return 2 * n_layers + changes
+
+
+def _wanted(asked: Asked, n_layers: int) -> dict[str, list[int]]:
+    """The layers of each part, of all bands that are asked for."""
+    found: dict[str, set[int]] = {}
+    for part, band in asked:
+        found.setdefault(part, set()).update(layers(band, n_layers))
+    return {part: sorted(at) for part, at in found.items()}
+
+
+class _Exchange:
+    """The plan's pairs on one checkpoint."""
+
+    def __init__(self, lens: LogitLens, plan: Plan, advance: Callable[[], None]):
+        self.lens, self.plan, self.advance = lens, plan, advance
+        self.members = sorted({i for pair in plan.pairs for i in pair if i >= 0})
+        ids = [list(plan.prompt_ids[i]) for i in self.members]
+        row = {prompt: k for k, prompt in enumerate(self.members)}
+        self.rows = np.array([[row[i] if i >= 0 else row[pair[SOURCE]] for i in pair] for pair in plan.pairs])
+        self.cls = np.array([plan.prompts[i].cls for i in self.members])
+        self.half = np.array([plan.prompts[i].half for i in self.members])
+        self.base = LastToken(lens, [ids[r] for r in self.rows[:, BASE]])
+        self.streams: Float[np.ndarray, "layer member hidden"] = np.asarray(lens.streams(ids), np.float32)
+        z = lens.logits(ids, [-1])[0]
+        said = z[:, : lens.vocab_size].argmax(axis=1)
+        self.tokens: Int[np.ndarray, "pair three"] = said[self.rows]
+        """What the model says first after the base prompt, after its source, after another prompt."""
+        own, source, other = (
+            np.take_along_axis(z[self.rows[:, k]], self.tokens, axis=1) for k in (BASE, SOURCE, OTHER)
+        )
+        self.before = own
+        self.whole = _odds(source, SOURCE) - _odds(own, SOURCE)
+        self.crossed_whole = np.stack([self.whole, _odds(other, OTHER) - _odds(own, OTHER)], axis=1)
+        self.crossed_whole[[pair[OTHER] < 0 for pair in plan.pairs]] = np.nan
+
+    def effects(self, wanted: dict[str, list[int]]) -> Effects:
+        n_layers, n = self.lens.n_layers, len(self.rows)
+        gained = {part: np.full((n_layers, n), np.nan, np.float32) for part in (STREAM, *wanted)}
+        placebos = {part: np.full((n_layers, PLACEBOS, n), np.nan, np.float32) for part in wanted}
+        left = np.full((n_layers, n), np.nan, np.float32)
+        crossed = np.full((n_layers, n, 2), np.nan, np.float32)
+        for layer in range(n_layers):
+            gained[STREAM][layer] = self._gained(layer, self._at(layer, SOURCE))[:, 0]
+            crossed[layer] = self._gained(layer, self._at(layer, OTHER))
+            for part in (part for part, at in wanted.items() if layer in at):
+                rules = self._rules(part, layer)
+                if part != STREAM:
+                    changed = self._changed(layer, rules)
+                    gained[part][layer] = self._gained(layer, changed)[:, 0]
+                    if part == WORDS:
+                        left[layer] = self._left(changed)
+                for draw in range(PLACEBOS):
+                    changed = self._changed(layer, rules, draw)
+                    placebos[part][layer, draw] = self._gained(layer, changed)[:, 0]
+        crossed[:, np.isnan(self.crossed_whole[:, 1])] = np.nan
+        pairs = np.array([pair[:2] for pair in self.plan.pairs])
+        return Effects(pairs, self.whole, gained, placebos, left, crossed, self.crossed_whole)
+
+    def _at(self, layer: int, which: int) -> Float[np.ndarray, "pair hidden"]:
+        return np.asarray(self.streams[layer][self.rows[:, which]])
+
+    def _gained(self, layer: int, vectors: np.ndarray) -> Float[np.ndarray, "pair two"]:
+        """Log-odds gained by the source's token and by the other's, against the base's own."""
+        after = self.base.logits(self.tokens, layer, vectors)
+        self.advance()
+        return np.stack([_odds(after, k) - _odds(self.before, k) for k in (SOURCE, OTHER)], axis=1)
+
+    def _rules(self, part: str, layer: int) -> dict[tuple[str, int], tuple[Rule, Basis | None]]:
+        """By class and half of the base prompt: what is exchanged there, made of the other half's prompts."""
+        found: dict[tuple[str, int], tuple[Rule, Basis | None]] = {}
+        source = self._at(layer, SOURCE)
+        for half in sorted({*self.half.tolist()}):
+            basis = self._basis(part, layer, self.half != half)
+            for cls in dict.fromkeys(self.cls.tolist()):
+                found[cls, half] = interchange(source, basis), basis
+        return found
+
+    def _basis(self, part: str, layer: int, known: np.ndarray) -> Basis | None:
+        streams = self.streams[layer][known]
+        if part == STREAM:
+            return None
+        if part == WORDS:
+            words = self.plan.words[self.plan.prompts[self.members[0]].style]
+            sets = [words[cls] for cls in self.plan.classes]
+            return readout_basis(self.lens, streams.mean(axis=0), sets)
+        return mean_difference_basis(streams, self.cls[known])
+
+    def _changed(
+        self, layer: int, rules: dict[tuple[str, int], tuple[Rule, Basis | None]], draw: int | None = None
+    ) -> Float[np.ndarray, "pair hidden"]:
+        """The base prompts' streams after the exchange, or after a placebo of it."""
+        base = self._at(layer, BASE)
+        changed, row = base.copy(), self.rows[:, BASE]
+        for (cls, half), (rule, basis) in rules.items():
+            here = np.flatnonzero((self.cls[row] == cls) & (self.half[row] == half))
+            if draw is not None:
+                pool = self.streams[layer][self.cls == cls]
+                rule = placebo(rule, "natural", draw, pool, basis)
+            if len(here):
+                changed[here] = np.array(rule(mx.array(base[here][:, None]), here.tolist()))[:, 0]
+        return changed
+
+    def _left(self, changed: np.ndarray) -> Float[np.ndarray, " pair"]:
+        """Mass on the own class's words, as the logit lens reads the changed streams."""
+        words = self.plan.words[self.plan.prompts[self.members[0]].style]
+        z = self.lens.unembed(mx.array(changed))[:, : self.lens.vocab_size].astype(mx.float32)
+        log_p = z - mx.logsumexp(z, axis=1, keepdims=True)
+        own = [words[cls] for cls in self.cls[self.rows[:, BASE]]]
+        return np.array([float(mx.exp(mx.logsumexp(log_p[i, mx.array(list(w))]))) for i, w in enumerate(own)])
+
+
+def _odds(z: Float[np.ndarray, "pair three"], which: int) -> Float[np.ndarray, " pair"]:
+    return np.asarray(z[:, which] - z[:, BASE])
