@@ -19,10 +19,11 @@ def test_the_shipped_config_is_read_without_a_problem():
     assert [a.method for a in experiment.arms] == ["sft", "shuffled", "classified"]
     assert experiment.task.classes == ("add", "subtract", "multiply")
     sft = experiment.arm("sft")
-    assert (sft.batch_size, sft.learning_rate, sft.max_steps, sft.seeds) == (16, 1e-3, 700, (0, 1, 2))
+    assert (sft.batch_size, sft.learning_rate, sft.max_steps) == (16, 1e-3, 1200)
+    assert all(arm.seeds == (0, 1, 2, 3, 4) for arm in experiment.arms), "the control has as many as SFT"
     assert (sft.warmup, sft.lr_schedule, sft.adam) == (30, "cosine", "corrected")
     assert experiment.task.matched
-    assert sft.checkpoint_steps == (0, 100, 300, 700)
+    assert sft.checkpoint_steps == (0, 100, 300, 700, 1200)
     assert (sft.lora.rank, sft.lora.alpha, sft.lora.scale, sft.lora.num_layers) == (16, 32.0, 2.0, -1)
     classified = experiment.arm("classified")
     assert (classified.max_steps, classified.checkpoint_steps) == (60, (0, 30, 60))
