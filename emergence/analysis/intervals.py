@@ -82,8 +82,9 @@ def moments(*strata: Float[np.ndarray, "seed _ cell"]) -> Moments:
         third += ((mean - mean.mean(axis=0)) ** 3).mean(axis=0) / n**2
         denominator += v**2 / max(n - 1, 1)
         if seeds > 1 and n > 1:
-            rest = x - mean - x.mean(axis=1, keepdims=True) + mean.mean(axis=0)
-            v_both += (rest**2).sum(axis=(0, 1)) / ((seeds - 1) * (n - 1)) / (seeds * n)
+            rest = x - mean
+            rest -= x.mean(axis=1, keepdims=True) - mean.mean(axis=0)
+            v_both += np.einsum("spc,spc->c", rest, rest) / ((seeds - 1) * (n - 1)) / (seeds * n)
     denominator += v_seed**2 / max(seeds - 1, 1)
     # Noise of single (seed, prompt) pairs is in both: count it once.
     total = np.maximum(np.maximum(v_seed, v_prompt), v_seed + v_prompt - v_both)
@@ -93,10 +94,14 @@ def moments(*strata: Float[np.ndarray, "seed _ cell"]) -> Moments:
     return Moments(seeds, mean, np.sqrt(total), np.sqrt(v_seed), np.maximum(df, 1.0), third)
 
 
-_NEWTON, _HALVINGS = 60, 30
+_NEWTON = 60
+_PIECES, _ROUNDS = 8, 10
+"""A bound is searched in so many pieces at once: the arrays are small, and each call costs the same."""
 
 
-def p_at_least(x: Float[np.ndarray, "n cell"], mean: float, most: float = 1.0) -> Float[np.ndarray, " cell"]:
+def p_at_least(
+    x: Float[np.ndarray, "n cell"], mean: float | Float[np.ndarray, " cell"], most: float = 1.0
+) -> Float[np.ndarray, " cell"]:
     """P-value of "the mean is at least `mean`", for values that never exceed `most`.
 
     Gaffke (2005): the probability that `sum_i E_i (x_i - mean) + E_0 (most - mean) >= 0` for independent
@@ -104,7 +109,7 @@ def p_at_least(x: Float[np.ndarray, "n cell"], mean: float, most: float = 1.0) -
     of a mean of 5 % is `0.95**60 = 0.046`: fewer say nothing, for one prompt in twenty could hold everything.
     No distribution is known that breaks it, and none has been proven not to (Learned-Miller and Thomas 2020).
     """
-    a = np.concatenate([np.asarray(x, dtype=float) - mean, np.full((1, x.shape[1]), most - mean)])
+    a = np.concatenate([np.asarray(x, dtype=float), np.full((1, x.shape[1]), most)]) - mean
     p = np.where(a.max(axis=0) > 0, 1.0, 0.0)
     usable = (a.min(axis=0) < 0) & (a.max(axis=0) > 0)
     if usable.any():
@@ -121,7 +126,7 @@ def _saddlepoint(a: Float[np.ndarray, "n cell"]) -> Float[np.ndarray, " cell"]:
         slope = r.sum(axis=0)
         high, low = np.where(slope > 0, s, high), np.where(slope > 0, low, s)
         after = s - slope / (r * r).sum(axis=0)
-        after = np.where((after <= low) | (after >= high), (low + high) / 2, after)
+        after = np.where((after < low) | (after > high), (low + high) / 2, after)
         done = np.abs(after - s).max() <= 1e-10 * np.abs(after).max()
         s = after
         if done:
@@ -137,15 +142,15 @@ def _saddlepoint(a: Float[np.ndarray, "n cell"]) -> Float[np.ndarray, " cell"]:
 
 def upper(x: Float[np.ndarray, " n"], alpha: float, most: float = 1.0) -> float:
     """The smallest mean that `p_at_least` refuses at `alpha`: an upper bound for values up to `most`."""
-    column = np.asarray(x, dtype=float)[:, None]
-    low, high = float(column.mean()), float(most)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if p_at_least(column, middle, most)[0] > alpha:
-            low = middle
-        else:
-            high = middle
-    return high
+    same = np.broadcast_to(np.asarray(x, dtype=float)[:, None], (len(x), _PIECES))
+    low, high = float(np.mean(x)), float(most)
+    for _ in range(_ROUNDS):
+        tried = np.linspace(low, high, _PIECES + 1)
+        refused = p_at_least(same, tried[1:], most) <= alpha
+        refused[-1] = True
+        first = int(refused.argmax())
+        low, high = tried[first], tried[first + 1]
+    return float(high)
 
 
 def lower(x: Float[np.ndarray, " n"], alpha: float, least: float = 0.0) -> float:

@@ -108,11 +108,16 @@ def matching(
     """
     n = len(own)
     used, index = np.unique(own, return_inverse=True)
-    hot = (index[permutations(n, m)][..., None] == np.arange(len(used))).reshape(m, -1).astype(np.float32)
-    # What an answer holds on average is the same under every permutation; without it, float32 is enough.
-    above = mass[:, :, used] - mass[:, :, used].mean(axis=1, keepdims=True)
-    null = (above.reshape(len(mass), -1).astype(np.float32) @ hot.T).astype(float)
-    observed = above[:, np.arange(n), index].sum(axis=1)
+    # What an answer holds on average is the same under every permutation.
+    above = np.moveaxis(mass[:, :, used] - mass[:, :, used].mean(axis=1, keepdims=True), 0, 2).copy()
+    null = sum(
+        (
+            by_answer.take(given, axis=0)
+            for by_answer, given in zip(above, index[permutations(n, m)].T, strict=True)
+        ),
+        np.zeros((m, len(mass))),
+    ).T
+    observed = above[np.arange(n), index].sum(axis=0)
     spread = null.std(axis=1)
     scale = np.where(spread > 1e-9, spread, np.inf)
     middle = null.mean(axis=1)
