@@ -22,14 +22,23 @@ PREDICTIONS = (
 """
 
 
-@pytest.fixture
-def series(trained_folder, tmp_path, monkeypatch):
-    folder = trained.copied(trained_folder, tmp_path / "hypotheses" / "tiny")
+@pytest.fixture(scope="module")
+def place(trained_folder, tmp_path_factory):
+    """A folder with an experiment that has trained nothing, and somebody's series."""
+    place = tmp_path_factory.mktemp("judge")
+    folder = place / "hypotheses" / "tiny"
+    folder.mkdir(parents=True)
+    shutil.copy(trained_folder / "config.yaml", folder)
     (folder / "predictions.py").write_text(CLAIMS)
-    run = trained.experiment(folder).runs[0]
+    run = trained.experiment(trained_folder).runs[0]
     for step in (2, 4):
-        shutil.copytree(run.checkpoints[step], tmp_path / "theirs" / f"step-{step}")
-    monkeypatch.chdir(tmp_path)
+        shutil.copytree(run.checkpoints[step], place / "theirs" / f"step-{step}")
+    return place
+
+
+@pytest.fixture
+def series(place, trained_folder, monkeypatch):
+    monkeypatch.chdir(place)
     return trained_folder / "model"
 
 

@@ -16,23 +16,21 @@ from emergence.report import records, tables
 EMERGENCE = [sys.executable, "-c", "from emergence.cli.main import main; main()"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an experiment, its results, and the record of a call whose error nobody can encode."""
-    folder = tmp_path / "hypotheses" / "parity"
+    place = tmp_path_factory.mktemp("streams")
+    folder = place / "hypotheses" / "parity"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("name: parity\n")
-    results = records.place(tmp_path / ".emergence", "parity", "c" * 12, "e" * 12)
+    results = records.place(place / ".emergence", "parity", "c" * 12, "e" * 12)
     results.mkdir(parents=True)
-    case.write(results, case.study(1, steps=(0, 10), n_layers=2, per_class=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emergence.report.figures.write", lambda *arguments: [])
+        case.write(results, case.study(1, steps=(0, 10), n_layers=2, per_class=2))
     (results.parent / "results").mkdir()
     (results.parent / "results" / "run_1.json").write_text('{"status": "failed", "error": "\\ud83d 漢"}')
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emergence.report.figures.write", lambda *arguments: [])
+    return place
 
 
 def environment(encoding: str) -> dict[str, str]:
