@@ -51,6 +51,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "steps": {"metavar": "N[,N...]", "help": "the last step, or all checkpoint steps, of every arm"},
     "seeds": {"metavar": "N", "type": int, "help": "number of seeds: 0 to N-1"},
+    "quick": {"action": "store_true", "help": "the size that the config declares under `quick`"},
     "param": {
         "metavar": "KEY=VALUE",
         "action": "append",
@@ -122,6 +123,7 @@ def held(config: pytest.Config, folder: Path) -> Experiment:
         overrides = dict(parse_override(p) for p in option(config, "param"))
         named = {name: option(config, name) for name in ("model", "steps", "seeds")}
         overrides |= {name: value for name, value in named.items() if value is not None}
+        overrides |= {"quick": True} if option(config, "quick") else {}
         root = option(config, "store") or default_root(folder)
         config.stash[_HELD][folder] = Experiment(
             folder, overrides, Store(root), file=option(config, "config"), loaded=config.stash[_LOADED]

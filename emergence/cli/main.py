@@ -36,6 +36,7 @@ from .options import (
     Model,
     Name,
     Param,
+    Quick,
     Seeds,
     Steps,
     StoreOption,
@@ -179,6 +180,7 @@ def run(
     model: Model = None,
     steps: Steps = None,
     seeds: Seeds = None,
+    quick: Quick = False,
     store: StoreOption = None,
     experiments_dir: Folder = None,
     dry_run: Annotated[
@@ -191,7 +193,7 @@ def run(
     from . import plan, run
 
     one, kept = find(name, experiments_dir, store)
-    experiment = settled(one, kept, config, param, model=model, steps=steps, seeds=seeds)
+    experiment = settled(one, kept, config, param, model=model, steps=steps, seeds=seeds, quick=quick or None)
     if dry_run:
         console().print(plan.plan(experiment))
         return OK
@@ -199,6 +201,7 @@ def run(
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
+    flags += ["--emergence-quick"] * quick
     ended = run.run(experiment, flags)
     return say(ended.message, ended.code) if ended.message else ended.code
 

@@ -79,6 +79,7 @@ Steps = Annotated[
     str | None, typer.Option(metavar="N[,N...]", help="The last step, or all checkpoint steps, of every arm.")
 ]
 Seeds = Annotated[int | None, typer.Option(metavar="N", help="Number of seeds: 0 to N-1.")]
+Quick = Annotated[bool, typer.Option("--quick", help="The size that the config declares under `quick`.")]
 StoreOption = Annotated[
     Path | None,
     typer.Option(

@@ -43,7 +43,10 @@ def load(path: pathlib.Path, overrides: Mapping[str, object] = NONE) -> Config:
 
 
 def settled(path: pathlib.Path, overrides: Mapping[str, Any] = NONE) -> Config:
-    """As `load` and then `narrowed`: among the overrides, `steps` and `seeds` are what those options say."""
+    """As `load` and then `narrowed`: among the overrides, `steps` and `seeds` are what those options say.
+
+    `quick: True` puts what the file declares under `quick` before all others.
+    """
     values = dict(overrides)
     steps, seeds = values.pop("steps", None), values.pop("seeds", None)
     return narrowed(load(path, values), steps, seeds)
@@ -70,8 +73,22 @@ def _settled(raw: bytes, name: str, overrides: Mapping[str, object], folder: pat
         place = document.problems.place(())
         raise UsageError(f"{place}: the config is {what}; write name, model and parameters")
     lazarus.translate(document)
-    apply(document, overrides)
+    given = dict(overrides)
+    if given.pop("quick", False):
+        given = {**_quick(document), **given}
+    apply(document, given)
     return resolve.settle(document, folder)
+
+
+def _quick(document: yaml.Document) -> Mapping[str, object]:
+    """What the file itself says a quick look is; raises `UsageError` where it says nothing."""
+    declared = document.data.get("quick")
+    if isinstance(declared, dict) and declared:
+        return {str(name): value for name, value in declared.items()}
+    raise UsageError(
+        f"{document.problems.place(('quick',))}: --quick: this config declares no size for a quick look; "
+        "write one, such as `quick: {training.max_steps: 100, training.seeds: [0]}`"
+    )
 
 
 def _narrowed(arm: Arm, steps: tuple[int, ...], seeds: int | None) -> Arm:

@@ -104,7 +104,8 @@ def _kind(field: Mapping[str, Any]) -> str:
         case "object":
             by = "class" if "enum" in field.get("propertyNames", {}) else "name"
             inner = field.get("additionalProperties")
-            return f"by {by}: {_kind(inner) if inner else 'sections'}"
+            what = "values" if inner is True else _kind(inner) if inner else "sections"
+            return f"by {by}: {what}"
         case "string":
             return f"text{_bounds(field, 'minLength', 'maxLength', ' characters')}"
         case "integer" | "number" as kind:

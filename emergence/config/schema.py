@@ -262,6 +262,9 @@ class Layout(_Section):
     model: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         description="`smollm2-135m-instruct` (embedded), a hub id or a folder, also below `~` or `$HOME`"
     )
+    quick: dict[str, Any] = Field(
+        default={}, description="what `--quick` changes, by dotted name: `{training.max_steps: 100}`"
+    )
     training: Training = Field(default=Training(), description="see below")
     parameters: Parameters = Field(description="see below")
 

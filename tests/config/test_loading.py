@@ -125,3 +125,23 @@ def test_seeds_narrow_every_arm():
 def test_steps_and_seeds_that_mean_nothing_are_refused(steps, seeds):
     with pytest.raises(UsageError, match=r"--steps|--seeds"):
         config.narrowed(config.parse(BASE), steps, seeds)
+
+
+def test_a_quick_look_is_what_the_config_declares(tmp_path):
+    whole, quick = config.load(OURS), config.load(OURS, {"quick": True})
+    assert (quick.arm("sft").max_steps, quick.arm("sft").seeds, quick.task.num_test) == (400, (0,), 150)
+    assert quick.arm("classified").max_steps == whole.arm("classified").max_steps
+    assert quick.hash != whole.hash
+    file = tmp_path / "config.yaml"
+    file.write_text(OURS.read_text().replace("sft.max_steps: 400", "sft.max_steps: 500"))
+    assert config.load(file).hash == whole.hash, "what is not asked for decides nothing"
+    beaten = config.load(file, {"quick": True, "parameters.num_test": "40"})
+    assert beaten.task.num_test == 40, "what is said beside it beats it"
+    file.write_text(OURS.read_text().replace("sft.max_steps: 400", "sft.max_stepz: 500"))
+    with pytest.raises(UsageError, match="max_stepz: unknown parameter"):
+        config.load(file, {"quick": True})
+
+
+def test_a_config_without_a_quick_size_says_how_to_write_one():
+    with pytest.raises(UsageError, match="--quick: this config declares no size for a quick look"):
+        config.parse(BASE, {"quick": True})
