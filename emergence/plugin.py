@@ -120,10 +120,10 @@ def held(config: pytest.Config, folder: Path) -> Experiment:
     from .store import Store, default_root
 
     if folder not in config.stash[_HELD]:
-        overrides = dict(parse_override(p) for p in option(config, "param"))
+        overrides: dict[str, Any] = dict(parse_override(p) for p in option(config, "param"))
         named = {name: option(config, name) for name in ("model", "steps", "seeds")}
         overrides |= {name: value for name, value in named.items() if value is not None}
-        overrides |= {"quick": True} if option(config, "quick") else {}
+        overrides |= {"quick": "yes"} if option(config, "quick") else {}
         root = option(config, "store") or default_root(folder)
         config.stash[_HELD][folder] = Experiment(
             folder, overrides, Store(root), file=option(config, "config"), loaded=config.stash[_LOADED]

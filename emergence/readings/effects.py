@@ -22,7 +22,7 @@ PLACEBOS = 19
 """Placebos a place: an effect that beats them all has p = 1 / 20."""
 
 
-_PLAIN = ("pairs", "whole", "left", "crossed", "crossed_whole")
+_PLAIN = ("pairs", "whole", "left", "crossed", "crossed_whole", "shown", "map_layers", "maps", "map_ids")
 _BY_PART = ("gained", "placebo")
 
 
@@ -50,6 +50,14 @@ class Effects:
     the base's operands under the source's class, and by that prompt's own answer."""
     crossed_whole: Float[np.ndarray, "pair two"]
     """What there is to gain of each."""
+    shown: Int[np.ndarray, " map"]
+    """Indices into the pairs of those whose every position was exchanged by itself; in one run of an arm."""
+    map_layers: Int[np.ndarray, " row"]
+    """The layers at which that was done."""
+    maps: Float[np.ndarray, "map row position"]
+    """Log-odds gained there; 0 where the streams are the same, NaN beyond the end of a prompt."""
+    map_ids: Int[np.ndarray, "map two position"]
+    """Tokens of the base prompt and its source; -1 beyond the end."""
     refused: str = ""
     """Why the stream of this model cannot be changed; empty where it can. Arrays then have no pairs."""
 

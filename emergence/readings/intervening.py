@@ -9,6 +9,7 @@ base's own class.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from ..errors import NotMeasurable
 from ..interventions.bases import mean_difference_basis, readout_basis
 from ..interventions.last_token import LastToken
+from ..interventions.patching import patch
 from ..interventions.rules import Basis, interchange, placebo
 from ..lens.edits import Rule
 from ..lens.logit_lens import LogitLens
@@ -27,26 +29,37 @@ from .plan import Plan
 Asked = Sequence[tuple[str, str]]
 """Parts of the stream and bands of depth that the claims about an arm speak of."""
 BASE, SOURCE, OTHER = range(3)
+MAPPED = 10
+"""Pairs of a class among which the one that is shown position by position is chosen."""
+MOST_ROWS = 16
+"""Layers of a map; of more blocks every other one is exchanged."""
 
 
 def intervene(
-    lens: LogitLens, plan: Plan, asked: Asked, advance: Callable[[], None] = lambda: None
+    lens: LogitLens,
+    plan: Plan,
+    asked: Asked,
+    with_maps: bool = False,
+    advance: Callable[[], None] = lambda: None,
 ) -> Effects:
     """The effects on the model as it is now, told of by `advance` as often as `passes` says.
 
-    The whole stream is exchanged at every layer; subspaces, and placebos, at the layers of the bands.
+    The whole stream is exchanged at every layer; subspaces, and placebos, at the layers of the bands. With
+    `with_maps`, a pair of each class has every position exchanged by itself, too, for people to look at.
     """
     try:
-        return _Exchange(lens, plan, advance).effects(_wanted(asked, lens.n_layers))
+        exchange = _Exchange(lens, plan, advance)
+        found = exchange.effects(_wanted(asked, lens.n_layers))
     except NotMeasurable as refused:
         none = np.zeros((lens.n_layers, 0), np.float32)
         both = np.zeros((lens.n_layers, 0, 2), np.float32)
         no_pairs = np.zeros((0, 2), np.int64)
-        return Effects(no_pairs, none[0], {STREAM: none}, {}, none, both, both[0], str(refused))
+        return Effects(no_pairs, none[0], {STREAM: none}, {}, none, both, both[0], *_no_maps(), str(refused))
+    return exchange.with_maps(found) if with_maps else found
 
 
 def passes(asked: Asked, n_layers: int) -> int:
-    """How often the pairs go through what is left of the model after a layer."""
+    """How often all pairs go through what is left of the model after a layer."""
     wanted = _wanted(asked, n_layers)
     changes = sum(len(at) * (PLACEBOS + (part != STREAM)) for part, at in wanted.items())
     return 2 * n_layers + changes
@@ -58,6 +71,12 @@ def _wanted(asked: Asked, n_layers: int) -> dict[str, list[int]]:
     for part, band in asked:
         found.setdefault(part, set()).update(layers(band, n_layers))
     return {part: sorted(at) for part, at in found.items()}
+
+
+def _no_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`shown`, `map_layers`, `maps` and `map_ids` where there are none."""
+    none = np.zeros(0, np.int64)
+    return none, none, np.zeros((0, 0, 0), np.float32), np.zeros((0, 2, 0), np.int64)
 
 
 class _Exchange:
@@ -106,7 +125,38 @@ class _Exchange:
                     placebos[part][layer, draw] = self._gained(layer, changed)[:, 0]
         crossed[:, np.isnan(self.crossed_whole[:, 1])] = np.nan
         pairs = np.array([pair[:2] for pair in self.plan.pairs])
-        return Effects(pairs, self.whole, gained, placebos, left, crossed, self.crossed_whole)
+        return Effects(pairs, self.whole, gained, placebos, left, crossed, self.crossed_whole, *_no_maps())
+
+    def with_maps(self, found: Effects) -> Effects:
+        """The same, with every position of one pair a class exchanged: the first with most to gain."""
+        shown = [
+            int(here[self.whole[here].argmax()])
+            for cls in dict.fromkeys(self.cls.tolist())
+            if len(here := np.flatnonzero(self.cls[self.rows[:, BASE]] == cls)[:MAPPED])
+        ]
+        at = np.arange(self.lens.n_layers - 1, -1, -1 if self.lens.n_layers <= MOST_ROWS else -2)[::-1]
+        maps = [self._map(pair, at) for pair in shown]
+        longest = max(m.shape[1] for m in maps)
+        padded = [np.pad(m, ((0, 0), (0, longest - m.shape[1])), constant_values=np.nan) for m in maps]
+        ids = np.full((len(shown), 2, longest), -1, np.int64)
+        for k, pair in enumerate(shown):
+            for which in (BASE, SOURCE):
+                own = self.plan.prompt_ids[self.plan.pairs[pair][which]]
+                ids[k, which, : len(own)] = own
+        return replace(found, shown=np.array(shown), map_layers=at, maps=np.stack(padded), map_ids=ids)
+
+    def _map(self, pair: int, at: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row position"]:
+        """What the source's stream brings over, by layer and position; nothing where the two are the same."""
+        base, source = (list(self.plan.prompt_ids[i]) for i in self.plan.pairs[pair][:2])
+        first = next(k for k, (one, other) in enumerate(zip(base, source, strict=True)) if one != other)
+        positions = list(range(first, len(base)))
+        found = np.zeros((len(at), len(base)), np.float32)
+        ids = [self.tokens[pair, :2].tolist()]
+        read = patch(self.lens, [base], [source], ids, [int(i) for i in at], positions)
+        found[:, first:] = (read.log_probs[..., 0, 1] - read.log_probs[..., 0, 0]) - (
+            read.base[0, 1] - read.base[0, 0]
+        )
+        return found
 
     def _at(self, layer: int, which: int) -> Float[np.ndarray, "pair hidden"]:
         return np.asarray(self.streams[layer][self.rows[:, which]])

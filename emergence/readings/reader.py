@@ -56,10 +56,16 @@ def read_study(
         without = assemble("permuted", 0, plan, load(kept.file(BASE)), {})
     read = [_readings(lens, plan, run, _steps(run, runs), store, spec, base, progress) for run in runs]
     study = read or [assemble("base", 0, plan, base, {})]
+    mapped = {run.arm: min(other.seed for other in runs if other.arm == run.arm) for run in runs}
+    effects: list[dict[int, Effects]] = [{} for _ in study]
     if "base" in plan.intervened:
-        at_base = {0: _effects(lens, plan, "base", None, store, spec, progress)}
-        study = [replace(one, effects={**at_base, **one.effects}) for one in study]
-    return Study(tuple(study), without)
+        at_base = _effects(lens, plan, "base", None, True, store, spec, progress)
+        effects = [{0: at_base} for _ in study]
+    for run, found, one in zip(runs, effects, study, strict=False):
+        if run.arm in plan.intervened:
+            first = run.seed == mapped[run.arm]
+            found[one.steps[-1]] = _effects(lens, plan, run.arm, run, first, store, spec, progress)
+    return Study(tuple(replace(s, effects=e) for s, e in zip(study, effects, strict=True)), without)
 
 
 def _steps(run: Run, runs: Sequence[Run]) -> list[int]:
@@ -84,12 +90,7 @@ def _readings(
     kept = store.get_or_build("readings", asked, build, parent=run.entry)
     own = [step for step in run.checkpoints if step > 0]
     each = {step: load(kept.file(file_of(max(s for s in own if s <= step)))) for step in steps}
-    found = assemble(run.arm, run.seed, plan, base, each)
-    if run.arm not in plan.intervened:
-        return found
-    return replace(
-        found, effects={found.steps[-1]: _effects(lens, plan, run.arm, run, store, spec, progress)}
-    )
+    return assemble(run.arm, run.seed, plan, base, each)
 
 
 def _effects(
@@ -97,6 +98,7 @@ def _effects(
     plan: Plan,
     arm: str,
     run: Run | None,
+    with_maps: bool,
     store: Store,
     spec: Mapping[str, Any],
     progress: Progress,
@@ -108,13 +110,13 @@ def _effects(
         name = f"{arm} seed {run.seed}" if run else "base model"
         with progress.task(f"intervene in {name}", passes(asked, lens.n_layers), "pass") as task:
             if run is None:
-                found = intervene(lens, plan, asked, task.advance)
+                found = intervene(lens, plan, asked, with_maps, task.advance)
             else:
                 with models.adapted(lens.model, run.checkpoints[max(run.checkpoints)]):
-                    found = intervene(lens, plan, asked, task.advance)
+                    found = intervene(lens, plan, asked, with_maps, task.advance)
         _save(folder / EFFECTS, found.as_arrays())
 
-    of_arm = {**spec, "pairs": plan.pairs, "intervened": asked}
+    of_arm = {**spec, "pairs": plan.pairs, "intervened": asked, "maps": with_maps}
     kept = store.get_or_build("effects", of_arm, build, parent=run.entry if run else None)
     return Effects.from_arrays(load(kept.file(EFFECTS)))
 

@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..analysis import frames
+from ..analysis import exchanges, frames
 from ..readings.bands import BANDS
+from ..readings.effects import STREAM, Effects
 from ..readings.readings import STRENGTH, Study
 from ..store.files import write_atomic
 
@@ -137,6 +138,36 @@ def growth(study: Study, style: str) -> Figure:
     return figure
 
 
+def used(study: Study) -> Figure | None:
+    """What exchanging the last token's stream carries, over depth, with its placebos; None without any."""
+    arms = [a for a in ("base", *frames.arms(study)) if _effects(study, a)]
+    if not arms:
+        return None
+    first = study.runs[0]
+    figure, axes = _figure(1, len(first.classes), 2.7, 1.8)
+    depth = (np.arange(first.n_layers) + 1) / first.n_layers
+    for cls, axis in zip(first.classes, axes.flat, strict=True):
+        axis.axvspan(*BANDS["middle"], color="0.5", alpha=0.12, lw=0)
+        axis.axhline(0, color="0.3", lw=0.8)
+        _dress(axis, f"{cls}: exchanged stream", "depth", "share carried" if cls == first.classes[0] else "")
+        for k, arm in enumerate(arms):
+            effects = _effects(study, arm)
+            mine = exchanges.of_class(effects[0], first.prompts, cls)
+            profile = exchanges.profile(effects, STREAM, mine)
+            _band(axis, depth, profile.share, k, label=arm)
+            held = profile.placebo
+            axis.fill_between(depth, held.min(axis=1), held.max(axis=1), color="0.4", alpha=0.5, lw=0)
+    _legend(axes[0, 0])
+    return figure
+
+
+def _effects(study: Study, arm: str) -> list[Effects]:
+    """Those of the base model, or of an arm's last checkpoint, where a stream could be exchanged."""
+    runs = study.arm(arm)
+    step = 0 if arm == "base" else runs[0].steps[-1]
+    return [r.effects[step] for r in runs if step in r.effects and not r.effects[step].refused]
+
+
 def training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Training loss and validation accuracy at every checkpoint, a line a run, a colour an arm."""
     figure, axes = _figure(1, 2, 3.4, 2.0)
@@ -165,6 +196,8 @@ def write(folder: Path, study: Study, logs: Mapping[str, Sequence[Mapping[str, A
         "profiles": profiles(study, style),
         "growth": growth(study, style),
     }
+    if (exchanged := used(study)) is not None:
+        drawn["used"] = exchanged
     if any(logs.values()):
         drawn["training"] = training(logs)
     written = []

@@ -32,7 +32,7 @@ from . import answers, payload, records, results, sources, tables
 from .payload import Decode
 
 PAGE, DATA = "report.html", "report.json"
-_SCRIPTS = ("charts.js", "export.js", "page.js", "links.js", "start.js")
+_SCRIPTS = ("charts.js", "export.js", "page.js", "used.js", "links.js", "start.js")
 _FINGERPRINT = ".fingerprint"
 _PAIR = "verdicts_sha256"
 """In `report.json`: which `verdicts.json` it was written with."""
@@ -176,6 +176,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         counts={name: sum(v.outcome == name for v in verdicts) for name in tables.BADGES},
         made=sources.summary(info["provenance"]),
         decoded=data["decoded"],
+        used=bool(data.get("exchanged")),
         style=Markup(_asset("report.css")),
         script=Markup(script),
         script_hash=digest,

@@ -16,6 +16,7 @@ import numpy as np
 from ..analysis import frames
 from ..readings.readings import STRENGTH, Readings, Study
 from ..verdicts.verdict import Verdict
+from . import exchanged
 
 SCALE = 10_000
 DRILL_CELLS = 45_000
@@ -37,6 +38,7 @@ def build(
         "families": [{"id": name, "title": frames.TITLES[name]} for name in frames.FAMILIES],
         "layers": first.n_layers,
         "arms": [_arm(study, name) for name in frames.arms(study)],
+        "exchanged": exchanged.build(study, decode or (lambda token: f"#{token}")),
         "logs": {name: [dict(row) for row in rows] for name, rows in logs.items()},
         **_drill(study, decode or (lambda token: f"#{token}")),
     }

@@ -42,7 +42,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 @pytest.fixture(scope="module")
 def effects(experiment: Experiment) -> Effects:
-    return intervene(experiment.lens, experiment.plan, [("stream", "at 54 %"), ("class means", "at 54 %")])
+    asked = [("stream", "at 54 %"), ("class means", "at 54 %")]
+    return intervene(experiment.lens, experiment.plan, asked, with_maps=True)
 
 
 def test_pairs_have_the_same_operands_another_class_and_answers_that_begin_otherwise(
@@ -101,6 +102,19 @@ def test_the_last_layers_exchange_brings_over_all_there_is(effects: Effects) -> 
     assert np.allclose(effects.gained["stream"][-1], effects.whole, atol=1e-4)
 
 
+def test_a_map_has_every_position_of_one_pair_a_class(experiment: Experiment, effects: Effects) -> None:
+    plan = experiment.plan
+    assert [plan.prompts[plan.pairs[k].base].cls for k in effects.shown] == list(plan.classes)
+    for k, found in zip(effects.shown, effects.maps, strict=True):
+        base, source = (plan.prompt_ids[i] for i in plan.pairs[k][:2])
+        same = [one == other for one, other in zip(base, source, strict=True)]
+        before = same.index(False)
+        assert not found[:, :before].any(), "what comes before the operator is the same in both"
+        last = found[:, len(base) - 1]
+        assert np.allclose(last, effects.gained["stream"][effects.map_layers, k], atol=1e-4)
+        assert found[-1, : len(base) - 1] == pytest.approx(0, abs=1e-4), "the last block ends the others"
+
+
 def test_the_class_means_differ_by_two_directions_and_carry_less_than_the_stream(effects: Effects) -> None:
     at = np.isfinite(effects.gained["class means"]).all(axis=1)
     assert at.sum() in (2, 3), "the layers of the band"
@@ -122,7 +136,7 @@ def test_a_pass_from_the_last_token_on_is_the_whole_pass(experiment: Experiment)
 def test_effects_are_kept_and_told_by_pass(experiment: Experiment, effects: Effects) -> None:
     told: list[None] = []
     asked = [("stream", "at 54 %")]
-    intervene(experiment.lens, experiment.plan, asked, lambda: told.append(None))
+    intervene(experiment.lens, experiment.plan, asked, advance=lambda: told.append(None))
     assert len(told) == passes(asked, experiment.lens.n_layers)
     back = Effects.from_arrays(effects.as_arrays())
     assert set(back.gained) == {"stream", "class means"}

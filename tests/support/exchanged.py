@@ -78,4 +78,8 @@ def effects(truth: Truth, prompts: tuple, seed: list[int]) -> Effects:
         left=np.full((N_LAYERS, n), truth.left),
         crossed=crossed,
         crossed_whole=np.stack([whole, whole], axis=1),
+        shown=np.zeros(0, int),
+        map_layers=np.zeros(0, int),
+        maps=np.zeros((0, 0, 0)),
+        map_ids=np.zeros((0, 2, 0), int),
     )

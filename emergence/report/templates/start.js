@@ -8,6 +8,7 @@ for (const heading of document.querySelectorAll("main > section > h2")) {
 wireVerdicts();
 drawAll(true);
 drawProbe();
+drawUsed();
 drawDrill();
 wireLinks();
 follow();

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...analysis import DEALS, carried, pairs, power
+from ...analysis import DEALS, carried, exchanges, pairs, power
 from ...analysis.carried import USABLE, Carried
 from ...config.settings import UNTRAINED
 from ...readings.bands import layers
@@ -46,7 +46,9 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     effects = [run.effects[step] for run in runs if step in run.effects]
     at = layers(p.band, runs[0].n_layers)
     prompts = runs[0].prompts
-    mine = _pairs_of(effects, [q.cls for q in prompts], cls, crossed)
+    mine = exchanges.of_class(effects[0], prompts, cls) if effects else np.zeros(0, dtype=int)
+    if crossed and len(mine):
+        mine = mine[~np.isnan(effects[0].crossed_whole[mine, 1])]
     usable = carried.usable(effects, mine) if len(mine) else 0
     effect = replace(effect, n_prompts=len(mine))
     if reason := _unmeasured(p, effects, at, usable):
@@ -58,15 +60,6 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         else carried.of_part(effects, family, mine, at, deals)
     )
     return _assessment(p, cls, effect, found, effects, mine, step)
-
-
-def _pairs_of(effects: list[Effects], cls: list[str], own: str, crossed: bool) -> np.ndarray:
-    """The pairs whose base prompt is of the class; for a third prompt, those that have one."""
-    if not effects:
-        return np.zeros(0, dtype=int)
-    e = effects[0]
-    there = [cls[i] == own for i in e.pairs[:, 0]]
-    return np.flatnonzero(np.array(there, dtype=bool) & ~(crossed & np.isnan(e.crossed_whole[:, 1])))
 
 
 def _unmeasured(p: Prediction, effects: list[Effects], at: tuple[int, ...], usable: int) -> str:
