@@ -63,7 +63,7 @@ class Experiment:
         provenance.hash_source()
         name = self.config.model
         if name not in self._loaded:
-            self._loaded[name] = lens.LogitLens(*models.load(name, store=self.store))
+            self._loaded[name] = lens.LogitLens(*models.load(self.source))
         return self._loaded[name]
 
     model = property(lambda self: self.lens.model)

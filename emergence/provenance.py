@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, backend, models, tasks, verdicts
+from .config import Said
 from .store.files import source_hash
 from .verdicts.registration import JUDGING
 
@@ -158,7 +159,7 @@ def command(experiment: Experiment) -> str | None:
     if experiment.file != experiment.folder / "config.yaml":
         words += ["-c", experiment.file.name]
     for name, value in experiment.overrides.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping | Said):
             return None
         text = value if isinstance(value, str) else json.dumps(value)
         text = os.path.basename(text) if os.path.isabs(text) else text  # no path of this machine

@@ -7,18 +7,17 @@ class serves, unless operands tell the class: then a difference between classes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
+from ..readings.operands import operands_tell
 from ..readings.readings import Prompt
 
 ENOUGH = 30
 """Prompts of a class below which nothing is judged; counterfactual pairs too."""
-NEIGHBOURS = 5
 SURE = 0.01
 """Operands are said to tell the class where chance would do so well less often than this."""
 
@@ -101,43 +100,6 @@ def _confounded(prompts: Sequence[Prompt], style: str, cls: str, shared: int) ->
         f"operands alone tell the class in {accuracy:.0%} of prompts (chance {chance:.0%}), so that no "
         f"difference can be put down to the class; ask every pair of operands under every class"
     )
-
-
-def operands_tell(prompts: Sequence[Prompt]) -> tuple[float, float, float]:
-    """How often the nearest other prompts, by operands alone, are of a prompt's own class: share, chance, p.
-
-    Leave-one-out nearest neighbours; the p-value is that of a binomial test against the share of the most
-    frequent class.
-    """
-    width = max(len(p.numbers) for p in prompts)
-    x = np.array([[*p.numbers, *[0] * (width - len(p.numbers))] for p in prompts], dtype=float)
-    _, y = np.unique([p.cls for p in prompts], return_inverse=True)
-    guess = _nearest(x / np.maximum(x.std(axis=0), 1e-9), y)
-    hits, chance = int((guess == y).sum()), float(np.bincount(y).max() / len(y))
-    return hits / len(y), chance, _binomial_tail(hits, len(y), chance)
-
-
-def _binomial_tail(hits: int, n: int, p: float) -> float:
-    """P(at least `hits` of `n`), without a statistics package: every door that shows results loads this."""
-    log = [
-        math.lgamma(n + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(n - k + 1)
-        + k * math.log(p)
-        + (n - k) * math.log1p(-p)
-        for k in range(hits, n + 1)
-    ]
-    return float(sum(math.exp(x) for x in log))
-
-
-def _nearest(x: Float[np.ndarray, "n k"], y: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The class of most of the nearest others; ties are broken at random, from a constant seed."""
-    distance = np.abs(x[:, None] - x[None]).sum(axis=2)
-    np.fill_diagonal(distance, np.inf)
-    k = min(NEIGHBOURS, len(x) - 1)
-    near = distance <= np.sort(distance, axis=1)[:, [k - 1]]
-    votes = near.astype(float) @ np.eye(y.max() + 1)[y]
-    return np.asarray((votes + 0.5 * np.random.default_rng(len(y)).random(votes.shape)).argmax(axis=1))
 
 
 def deals(prompts: Sequence[Prompt], mine: Int[np.ndarray, " own"], n: int) -> Bool[np.ndarray, "deal own"]:

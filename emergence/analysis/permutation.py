@@ -7,7 +7,7 @@ reach at least what was observed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -110,13 +110,9 @@ def matching(
     used, index = np.unique(own, return_inverse=True)
     # What an answer holds on average is the same under every permutation.
     above = np.moveaxis(mass[:, :, used] - mass[:, :, used].mean(axis=1, keepdims=True), 0, 2).copy()
-    null = sum(
-        (
-            by_answer.take(given, axis=0)
-            for by_answer, given in zip(above, index[permutations(n, m)].T, strict=True)
-        ),
-        np.zeros((m, len(mass))),
-    ).T
+    null = np.zeros((len(mass), m))
+    for by_answer, given in zip(above, index[permutations(n, m)].T, strict=True):
+        null += by_answer.take(given, axis=0).T
     observed = above[np.arange(n), index].sum(axis=0)
     spread = null.std(axis=1)
     scale = np.where(spread > 1e-9, spread, np.inf)
@@ -167,13 +163,14 @@ def trend(mass: Float[np.ndarray, "seed step"], m: int = PERMUTATIONS) -> tuple[
     return rho, float(((null >= rho - _TIES).sum() + 1) / (m + 1))
 
 
-def onset(present: Sequence[bool], steps: Sequence[int]) -> tuple[int | None, int] | None:
+def onset(present: Callable[[int], bool], steps: Sequence[int]) -> tuple[int | None, int] | None:
     """(previous, this]: `this` is the first checkpoint from which it is present at all later ones.
 
-    `previous` is None where it is present from the first checkpoint on; None where the last one lacks it.
+    `present` is asked of indices into `steps`, from the last one back to the first that lacks it. `previous`
+    is None where it is present from the first checkpoint on; None where the last one lacks it.
     """
     first = len(steps)
-    while first > 0 and present[first - 1]:
+    while first > 0 and present(first - 1):
         first -= 1
     if first == len(steps):
         return None

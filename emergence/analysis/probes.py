@@ -45,6 +45,8 @@ class Probes:
     """What each of these is taken for by the probe of the selection half."""
     problem: Int[np.ndarray, " test"]
     """A number for each problem: what is asked in two forms is one, and counts once."""
+    form: tuple[str, ...]
+    """The style of each of these."""
     control_hits: Float[np.ndarray, "layer test"]
     """Share of the control tasks whose label is read right; chance is 1 / classes."""
     own_form: Float[np.ndarray, " layer"]
@@ -170,6 +172,7 @@ def fit_all(readings: Readings, style: str, layers: Sequence[int]) -> Probes:
         truth=judged[k:],
         predicted=predicted[:, 0, k:],
         problem=np.unique([f"{prompts[i].cls} {prompts[i].key}" for i in test], return_inverse=True)[1],
+        form=tuple(prompts[i].style for i in test),
         control_hits=hits[:, k:],
         own_form=(predicted[:, 0, :k] == judged[:k]).mean(axis=1),
     )
@@ -195,7 +198,7 @@ def evaluate(probes: Probes, cls: str, permutations: int = permutation.PERMUTATI
         control=control.mean(axis=1),
         p=_chance(read[chosen], truth, permutations),
         n=int(truth.sum()),
-        unseen=_unseen(probes, k, probes.layers[chosen]),
+        unseen=_unseen(probes, k, chosen),
     )
 
 
@@ -255,27 +258,26 @@ def _cross_validated(
     return predicted
 
 
-def _unseen(probes: Probes, k: int, layer: int) -> dict[str, float]:
+def _unseen(probes: Probes, k: int, chosen: int) -> dict[str, float]:
     """Balanced accuracy on held-out operands, and on each held-out style.
 
     For operands the probe is trained anew: no number of a test problem is in a training problem.
     """
-    readings, prompts = probes.readings, probes.readings.prompts
-
-    def score(train: Sequence[int], test: Sequence[int]) -> float:
-        a, b = rotated(*(readings.hidden[layer, index].astype(float) for index in (train, test)))
-        predicted = fit(a, _truth(readings, train), b)
-        return float(_balanced((predicted == k)[None], _truth(readings, test) == k)[0])
-
-    scores = {}
+    readings, prompts, scores = probes.readings, probes.readings.prompts, {}
     train, test = _unseen_operands(prompts, _index(prompts, probes.style, SELECTION, EVALUATION))
-    if _enough(_truth(readings, train)) and _enough(_truth(readings, test)):
-        scores["operands"] = score(train, test)
-    train = _index(prompts, probes.style, SELECTION)
-    for style in dict.fromkeys(p.style for p in prompts if p.style != probes.style):
-        if test := _index(prompts, style, EVALUATION):
-            scores[style] = score(train, test)
+    known, truth = _truth(readings, train), _truth(readings, test)
+    if _enough(known) and _enough(truth):
+        streams = readings.hidden[probes.layers[chosen]]
+        a, b = rotated(*(streams[index].astype(float) for index in (train, test)))
+        scores["operands"] = _right(fit(a, known, b), truth, k)
+    for style in dict.fromkeys(probes.form):
+        here = np.array(probes.form) == style
+        scores[style] = _right(probes.predicted[chosen, here], probes.truth[here], k)
     return scores
+
+
+def _right(predicted: Int[np.ndarray, " n"], truth: Int[np.ndarray, " n"], k: int) -> float:
+    return float(_balanced((predicted == k)[None], truth == k)[0])
 
 
 def _unseen_operands(prompts: Sequence[Prompt], index: Sequence[int]) -> tuple[list[int], list[int]]:

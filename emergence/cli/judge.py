@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import Said
 from ..config.settings import UNTRAINED
 from ..errors import UsageError
 from ..experiment import Experiment
@@ -31,8 +32,8 @@ def given(
 
     Raises `UsageError` where no claim is about this arm, and what a config with such an arm raises.
     """
-    arms = {arm: {"method": "given", "checkpoints": str(series.resolve())}}
-    settings = {**overrides, "model": base, "training.training_methods": arms}
+    arms = Said("CHECKPOINTS", {arm: {"method": "given", "checkpoints": str(series.resolve())}})
+    settings = {**overrides, "model": Said("--base", base), "training.training_methods": arms}
     experiment = Experiment(folder, settings, store, progress)
     rows = experiment.predictions
     there = {*UNTRAINED, arm}

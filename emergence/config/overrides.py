@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
@@ -19,6 +20,14 @@ from .problems import Path
 
 _BY_CLASS = {"task_vocabulary", "test_prompts", "operands", "classifier_targets"}
 _TEXTS = {("name",), ("model",), ("description",)}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value that another option than `-p` gave, such as `--base`: messages name it."""
+
+    option: str
+    value: object
 
 
 def parse_override(text: str) -> tuple[str, str]:
@@ -38,6 +47,8 @@ def apply(document: Document, given: Mapping[str, object]) -> None:
     # What is said of one arm comes after what is said of all.
     for name, value in sorted(given.items(), key=lambda item: "training_methods" in item[0]):
         place, path = f"-p {printable(name)}", _path(name, document.data)
+        if isinstance(value, Said):
+            place, value = value.option, value.value
         known = schema.names(document.data)
         if path not in known:
             problems.wrong.append(f"{place}: unknown parameter{_nearest(name, known)}")

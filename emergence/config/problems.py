@@ -37,13 +37,11 @@ class Problems:
     _told: set[Path] = field(default_factory=set)
 
     def place(self, path: Path) -> str:
-        """`config.yaml:12`, the line of the field or of the nearest section around it; or its override."""
-        for end in range(len(path), -1, -1):
-            if place := self.overridden.get(path[:end]):
-                return place
-            if line := self.lines.get(path[:end]):
-                return f"{self.name}:{line}"
-        return self.name
+        """The override that a field comes from; else `config.yaml:12`, its line or its section's."""
+        around = [path[:end] for end in range(len(path), -1, -1)]
+        said = [self.overridden[p] for p in around if p in self.overridden]
+        said += [f"{self.name}:{self.lines[p]}" for p in around if self.lines.get(p)]
+        return said[0] if said else self.name
 
     def say(self, path: Path, what: str, line: int | None = None) -> None:
         """Tell a problem of a field, in its own line unless another is given."""

@@ -6,16 +6,14 @@ any other weights, and is kept as safetensors with that hash beside its arrays.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 
+from ..backend.weights import parameters, weights_hash
 from ..errors import UsageError
 from ..wording import first_line
 from .logit_lens import LogitLens
@@ -72,7 +70,7 @@ class FittedLens(LogitLens):
 
     def _check_base(self) -> None:
         """Hash the weights if any array is another than at the last look."""
-        now = _parameters(self.model)
+        now = parameters(self.model)
         if len(now) == len(self._held) and all(
             a is b and name == held for (name, a), (held, b) in zip(now, self._held, strict=True)
         ):
@@ -84,17 +82,3 @@ class FittedLens(LogitLens):
                 "fit it anew on this model or checkpoint"
             )
         self._held = now
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, shapes, dtypes and bits of all parameters of a model."""
-    found = hashlib.sha256()
-    for name, array in _parameters(model):
-        found.update(f"{name} {array.shape} {array.dtype}\n".encode())
-        found.update(np.array(array.reshape(-1).view(mx.uint8), copy=False).tobytes())
-    return found.hexdigest()
-
-
-def _parameters(model: nn.Module) -> list[tuple[str, mx.array]]:
-    parameters: dict[str, Any] = model.parameters()  # type: ignore[no-untyped-call]
-    return sorted(tree_flatten(parameters), key=lambda named: str(named[0]))  # type: ignore[arg-type]

@@ -22,11 +22,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..backend import numpy_ops
+from ..backend.weights import weights_hash
 from ..errors import BrokenExperiment, NotMeasurable, UsageError
 from ..progress import SILENT, Progress
 from ..wording import first_line
 from . import places
-from .fitted import FittedLens, weights_hash
+from .fitted import FittedLens
 from .hooks import evaluating
 from .logit_lens import LogitLens
 from .places import Point

@@ -16,9 +16,10 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 
+from ..backend.weights import weights_hash
 from ..errors import BrokenExperiment, UsageError
 from ..progress import SILENT, Progress
-from .fitted import FittedLens, weights_hash
+from .fitted import FittedLens
 from .hooks import evaluating
 from .logit_lens import LogitLens
 from .places import Point

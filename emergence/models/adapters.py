@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from ..backend.weights import parameters, weights_hash
 from ..errors import BrokenExperiment, UsageError
 from ..store.files import digest
 from ..wording import first_line, some
@@ -138,20 +138,7 @@ def save_adapters(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
 def base_hash(model: Any) -> str:
     """Hash of the base model: of its files where `models.load` loaded it, of its parameters otherwise."""
     known = getattr(model, "base_hash", None)
-    return known if isinstance(known, str) else _hash(parameters(model))
-
-
-def parameters(model: Any) -> list[tuple[str, mx.array]]:
-    """Every parameter with its path."""
-    return cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
-
-
-def _hash(named: Iterable[tuple[str, mx.array]]) -> str:
-    whole = hashlib.sha256()
-    for name, p in sorted(named, key=lambda item: item[0]):
-        whole.update(f"{name} {p.shape} {p.dtype}\n".encode())
-        whole.update(np.asarray(mx.contiguous(p).reshape(-1).view(mx.uint8)).data)
-    return whole.hexdigest()
+    return known if isinstance(known, str) else weights_hash(model)
 
 
 def insert(model: Any, settings: Mapping[str, Any]) -> None:

@@ -22,11 +22,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..backend.weights import parameters
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.store import Store
 from ..wording import first_line
 from . import folders, loading
-from .adapters import parameters
 
 TOLERANCE = 1e-3
 """Largest difference of two float32 logits that other orders of the same sums may make; seen: 3e-6 to 2e-4.

@@ -16,11 +16,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model
 
 from ..backend import openblas
+from ..backend.weights import parameters
 from ..errors import BrokenExperiment, NotMeasurable
 from ..store.store import Store
 from ..wording import first_line
 from . import configuration, folders, memory, tokenizer, weights
-from .adapters import adapted, adapter_config, apply, lora, parameters, save_adapters
+from .adapters import adapted, adapter_config, apply, lora, save_adapters
 from .names import EMBEDDED, Source, resolve
 
 __all__ = [
@@ -37,14 +38,15 @@ __all__ = [
 
 
 def load(
-    name: str | Path, adapter: str | Path | None = None, *, store: Store | None = None
+    name: str | Path | Source, adapter: str | Path | None = None, *, store: Store | None = None
 ) -> tuple[Any, TokenizerWrapper]:
     """An mlx-lm model and its tokenizer, like `mlx_lm.load`; the checkpoint `adapter` is applied for good.
 
-    `model.longest` is the longest prompt, in tokens, that is computed right (None: any).
+    `name` may be what `resolve` made of one. `model.longest` is the longest prompt, in tokens, that is
+    computed right (None: any).
     Raises UsageError (no such name), NotMeasurable (not to be had here, refused), BrokenExperiment (damaged).
     """
-    source = resolve(name, store)
+    source = name if isinstance(name, Source) else resolve(name, store)
     openblas.install()
     model, config = read(source.folder)
     words = tokenizer.load(source.folder, config, rows(model))

@@ -16,10 +16,10 @@ from typing import Any, cast
 import mlx.core as mx
 from mlx_lm.utils import load_model
 
+from ..backend.weights import parameters
 from ..errors import BrokenExperiment, NotMeasurable
 from ..wording import first_line, some
 from . import architecture, fields, folders, rope, tensors
-from .adapters import parameters
 from .configuration import Settled
 from .tensors import MISFITS, Tensors
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import BrokenExperiment, NotMeasurable
 from ..interventions.planting import direction, planted
 from ..lens.logit_lens import LogitLens
+from .operands import operands_tell
 from .plan import Plan
 from .readings import STRENGTH
 
@@ -86,17 +87,7 @@ def operands_only(plan: Plan) -> tuple[Control, ...]:
     problems = {cls: {p.numbers for p in prompts if p.cls == cls} for cls in plan.classes}
     if not prompts or not all(p.numbers for p in prompts) or len(set(map(frozenset, problems.values()))) > 1:
         return ()
-    x = np.array([p.numbers for p in prompts], dtype=float)
-    y = np.array([plan.classes.index(p.cls) for p in prompts])
-    half = np.array([p.half for p in prompts])
-    guesses = np.empty(len(y), dtype=int)
-    for judged in (0, 1):
-        known = half != judged
-        distance = np.abs(x[~known, None] - x[known]).sum(axis=2)
-        near = distance == distance.min(axis=1, keepdims=True)
-        votes = near.astype(float) @ np.eye(len(plan.classes))[y[known]]
-        guesses[~known] = votes.argmax(axis=1)
-    accuracy, chance = float((guesses == y).mean()), 1 / len(plan.classes)
+    accuracy, chance, _ = operands_tell(prompts, apart=True)
     reason = f"operands alone tell the class in {accuracy:.0%} of prompts (chance {chance:.0%}, at most +5)"
     return (Control("operands only", accuracy <= chance + 0.05, reason),)
 

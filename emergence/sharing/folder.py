@@ -98,8 +98,8 @@ def _write_base(source: Source, names: set[str], folder: Path) -> None:
     """The model in float32 under the names of its own files, its configuration, its tokenizer."""
     import mlx.nn as nn
 
+    from ..backend.weights import parameters
     from ..models import against, loading
-    from ..models.adapters import parameters
 
     model, _ = loading.read(source.folder)
     if any(isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding) for m in model.modules()):

@@ -10,6 +10,7 @@ from scipy import stats
 from synthetic import OPERATIONS, prompt, prompts
 
 from emergence.analysis import pairs
+from emergence.readings import operands
 
 
 def of(items, cls="add"):
@@ -19,8 +20,8 @@ def of(items, cls="add"):
 def matched(n=40):
     """Every pair of operands is asked under every class, in the same half."""
     rng = np.random.default_rng(0)
-    operands = rng.permutation([(a, b) for a in range(2, 40) for b in range(2, a)])[:n].tolist()
-    return [prompt(cls, a, b, "symbolic", i % 2) for cls in OPERATIONS for i, (a, b) in enumerate(operands)]
+    drawn = rng.permutation([(a, b) for a in range(2, 40) for b in range(2, a)])[:n].tolist()
+    return [prompt(cls, a, b, "symbolic", i % 2) for cls in OPERATIONS for i, (a, b) in enumerate(drawn)]
 
 
 def test_where_every_problem_is_asked_under_every_class_partners_have_the_same_operands():
@@ -81,10 +82,17 @@ def test_a_few_shared_problems_are_too_few_where_nothing_else_is_known_of_them()
 
 @pytest.mark.parametrize("seed", range(4))
 def test_operands_from_one_range_tell_the_class_by_chance_alone(seed):
-    share, chance, p = pairs.operands_tell(prompts(styles=("symbolic",), seed=seed))
+    share, chance, p = operands.operands_tell(prompts(styles=("symbolic",), seed=seed))
     assert chance == pytest.approx(1 / 3)
     assert p > 0.01
     assert share < 0.45
+
+
+def test_matched_operands_tell_the_class_of_the_other_half_by_chance_exactly():
+    share, chance, _ = operands.operands_tell(matched(), apart=True)
+    assert share == pytest.approx(chance) == pytest.approx(1 / 3)
+    by_class = [replace(p, numbers=(p.numbers[0], 100 * OPERATIONS.index(p.cls))) for p in matched()]
+    assert operands.operands_tell(by_class, apart=True)[0] == 1
 
 
 def test_deals_depend_on_the_problems_and_not_on_their_order():
@@ -99,4 +107,6 @@ def test_deals_depend_on_the_problems_and_not_on_their_order():
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (25, 60), (60, 60), (450, 1200)])
 def test_the_binomial_tail_is_scipys(hits, n):
-    assert pairs._binomial_tail(hits, n, 1 / 3) == pytest.approx(stats.binom.sf(hits - 1, n, 1 / 3), rel=1e-8)
+    assert operands._binomial_tail(hits, n, 1 / 3) == pytest.approx(
+        stats.binom.sf(hits - 1, n, 1 / 3), rel=1e-8
+    )

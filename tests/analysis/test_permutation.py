@@ -152,7 +152,7 @@ def test_trend_without_any_change_is_none():
     ],
 )
 def test_onset_is_the_first_checkpoint_from_which_it_stays(present, want):
-    assert permutation.onset([c == "#" for c in present], (0, 100, 200, 300)) == want
+    assert permutation.onset(lambda i: present[i] == "#", (0, 100, 200, 300)) == want
 
 
 # Correctness, confusion -----------------------------------------------------------------------------------

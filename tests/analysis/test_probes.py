@@ -146,6 +146,7 @@ def test_a_problem_that_is_asked_in_two_other_forms_counts_once():
         truth=np.tile(fitted.truth, 2),
         predicted=np.tile(fitted.predicted, 2),
         problem=np.tile(fitted.problem, 2),
+        form=fitted.form * 2,
         control_hits=np.tile(fitted.control_hits, 2),
     )
     one, two = (probes.evaluate(x, "add") for x in (fitted, twice))

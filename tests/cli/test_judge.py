@@ -60,12 +60,16 @@ def test_a_series_is_judged_by_the_claims_that_speak_of_it(series, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere", "--base", "{base}"), "no such folder"),
+        (
+            ("nowhere", "--base", "{base}"),
+            "emergence: CHECKPOINTS: training.training_methods.sft.checkpoints: ",
+        ),
+        (("theirs", "--base", "[]"), "'[]' is neither"),
         (("theirs", "--base", "no model"), "'no model' is neither"),
         (("theirs", "--base", "{base}", "--arm", "dpo"), "--arm dpo: no claim of tiny is about it alone"),
         (("theirs",), "Missing option '--base'"),
     ],
-    ids=["folder", "base", "arm", "none"],
+    ids=["folder", "list", "base", "arm", "none"],
 )
 def test_bad_input_is_one_line(series, capsys, arguments, message):
     code = judge(*(a.format(base=series) for a in arguments))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
+from emergence.backend.weights import weights_hash
 from emergence.errors import NotMeasurable, UsageError
-from emergence.lens.fitted import weights_hash
 from emergence.lens.logit_lens import LogitLens
 from emergence.lens.tuned_lens import TunedLens
 

@@ -76,7 +76,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         statistic=part(weakest, m.family),
         threshold=e.bound(weakest, p.threshold),
         p=p_there,
-        onset=_onset(p, measured, m) if there and e.step and m.when is None else None,
+        onset=_onset(p, measured, e) if there and e.step and m.when is None else None,
     )
     sentence = _sentence(e, p, weakest)
     return Assessment(
@@ -137,16 +137,19 @@ def _kind(p: Prediction, cls: str, family: str, measured: Measurements, e: Evide
     return "absent" if absence.p.max() < sure else "unclear"
 
 
-def _onset(p: Prediction, measured: Measurements, m: Masses) -> tuple[int | None, int] | None:
+def _onset(p: Prediction, measured: Measurements, there: Evidence) -> tuple[int | None, int] | None:
     """The checkpoints between which it was first detected; p not adjusted for other predictions."""
+    m = there.masses
 
     def present(t: int) -> bool:
+        if t == there.step:
+            return True
         e = evidence.measure(m, t, p.emerges and t > 0)
         if not e.holds(measurements.presence_bound(p))[0]:
             return False
         return bool(e.p(measured.permutations(p))[e.chosen[0]].max() < p.alpha)
 
-    return permutation.onset([present(t) for t in range(len(m.steps))], m.steps)
+    return permutation.onset(present, m.steps)
 
 
 def _sentence(e: Evidence, p: Prediction, weakest: str) -> str:
