@@ -62,8 +62,9 @@ class LastToken:
     def _prove(self, asked: Sequence[list[int]]) -> bool:
         """The controls, on a few prompts of one length; whether a pass may begin at the last token."""
         few = [ids for ids in asked if len(ids) == len(asked[0])][:_PROVEN_ON]
-        middle, last = self.lens.n_layers // 2, self.lens.n_layers - 1
-        own, (there, end) = self.lens.logits(few, [-1])[0], self.lens.streams(few, [middle, last])
+        middle, last = (self.lens.n_layers - 1) // 2, self.lens.n_layers - 1
+        own = self.lens.logits(few, [-1])[0]
+        there, end = (self.lens.streams(few, [layer])[0] for layer in (middle, last))
         near = TOLERANCE * np.abs(own).max()
         cached = True
         for cached in (True, False):
@@ -143,5 +144,7 @@ def _keys_and_values(model: Any, tokens: mx.array) -> list[Any] | None:
         c.step = 1  # as long as what is in it: what a copy of it adds is then an array of its own
     with evaluating(model), numpy_ops.fast(model):
         model(tokens, cache=caches)
+    if any(c.keys is None for c in caches):  # a model that keeps nothing
+        return None
     mx.eval([a for c in caches for a in (c.keys, c.values)])
     return list(caches)

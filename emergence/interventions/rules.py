@@ -75,6 +75,8 @@ def placebo(
         Which placebo; the same number gives the same one.
     basis
         Directions that it must not have a part in: those of the rule.
+
+    Where two streams of the pool are the same there is no direction, and nothing is changed.
     """
     if kind == "natural" and (pool is None or len(pool) < 2):
         raise UsageError("placebo(kind='natural') needs a pool of two streams at least: give pool=streams")
@@ -85,7 +87,8 @@ def placebo(
         if basis is not None:
             direction = direction - _projected(direction, basis)
         size = mx.linalg.norm(direction, axis=-1, keepdims=True)
-        return stream + direction * mx.linalg.norm(change, axis=-1, keepdims=True) / size
+        scale = mx.where(size > 0, mx.linalg.norm(change, axis=-1, keepdims=True) / size, 0.0)
+        return stream + direction * scale.astype(stream.dtype)
 
     return matched
 

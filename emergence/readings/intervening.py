@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..errors import NotMeasurable
+from ..errors import BrokenExperiment, NotMeasurable
 from ..interventions.bases import mean_difference_basis, readout_basis
 from ..interventions.last_token import LastToken
 from ..interventions.patching import patch
@@ -164,6 +164,8 @@ class _Exchange:
     def _gained(self, layer: int, vectors: np.ndarray) -> Float[np.ndarray, "pair two"]:
         """Log-odds gained by the source's token and by the other's, against the base's own."""
         after = self.base.logits(self.tokens, layer, vectors)
+        if not np.isfinite(after).all():
+            raise BrokenExperiment(f"NaN or infinity after an exchange at L{layer}; the weights are damaged")
         self.advance()
         return np.stack([_odds(after, k) - _odds(self.before, k) for k in (SOURCE, OTHER)], axis=1)
 

@@ -12,6 +12,7 @@ answer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -93,8 +94,8 @@ def _assessment(
     p_gone, worst, seed = found.gone(p.negligible)
     least = found.of_seed(seed, worst)
     few = f"speaks of {_runs(len(effects))} only: the claim is about training and needs {p.min_seeds} seeds"
-    there = _when_there(p, found, layer, share(interval, 0), percent(bound))
-    gone = _when_gone(p, int(found.layer[worst]), share(least, 0), len(effects))
+    there = _when_there(p, found, layer, share(interval, 0, math.inf), percent(bound))
+    gone = _when_gone(p, int(found.layer[worst]), share(least, 0, math.inf), len(effects))
     details = {
         "layers": found.layer.tolist(),
         "share": found.share.tolist(),

@@ -11,9 +11,9 @@ def percent(x: float) -> str:
     return f"{100 * float(x):z.1f} %"
 
 
-def share(interval: Interval, cell: int) -> str:
+def share(interval: Interval, cell: int, most: float = 1.0) -> str:
     """`42.0 % [38.1, 46.2]`: the estimate of one cell and its interval, no end beyond what a share can be."""
-    ends = (min(1.0, max(-1.0, float(end[cell]))) for end in (interval.low, interval.high))
+    ends = (min(most, max(-most, float(end[cell]))) for end in (interval.low, interval.high))
     low, high = (percent(end).removesuffix(" %") for end in ends)
     return f"{percent(interval.estimate[cell])} [{low}, {high}]"
 
