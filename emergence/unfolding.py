@@ -58,7 +58,7 @@ def _tell(experiment: Experiment, found: Sequence[Run], arms: Collection[str], t
         experiment.lens, experiment.plan, found, experiment.store, spec, experiment.progress
     )
     premises = {p.premise for p in table if p.id in ready - told and p.premise}
-    for verdict in verdicts.judge(table, study, (ready - told) | premises):
+    for verdict in verdicts.judge(table, study, (ready - told) | premises, advise=False):
         if verdict.prediction not in told:
             experiment.progress.line(
                 f"{verdict.prediction} {verdict.cls}: {verdict.outcome} — {verdict.claim}"

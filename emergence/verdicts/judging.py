@@ -23,12 +23,13 @@ from .verdict import ENOUGH_DEALS, Assessment, Outcome, Verdict, undecided_contr
 
 
 def judge(
-    predictions: Sequence[Prediction], study: Study, only: Collection[str] | None = None
+    predictions: Sequence[Prediction], study: Study, only: Collection[str] | None = None, advise: bool = True
 ) -> list[Verdict]:
     """One verdict per (prediction, class), in the table's order. The same study gives the same verdicts.
 
     `only` are the ids of what can be judged already, where some arms are still to be trained. What is decided
-    then stays decided: the p-values that are not known yet are taken to be 1.
+    then stays decided: the p-values that are not known yet are taken to be 1. `advise=False` leaves out what
+    would decide an undecided claim, which is simulated.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def judge(
     there, gone = _adjusted([p for p, _ in claims], assessments, unknown)
     tests = checking.SIDES * sum(not p.control for p, _ in claims) + unknown
     verdicts = [
-        _decide(p, cls, a, tests, *adjusted)
+        _decide(p, cls, a, tests if advise else None, *adjusted)
         for (p, cls), a, *adjusted in zip(claims, assessments, there, gone, strict=True)
     ]
     by_claim = {(v.prediction, v.cls): v for v in verdicts}
@@ -82,12 +83,12 @@ def _adjusted(
 
 
 def _decide(
-    p: Prediction, cls: str, a: Assessment, tests: int, there: float | None, gone: float | None
+    p: Prediction, cls: str, a: Assessment, tests: int | None, there: float | None, gone: float | None
 ) -> Verdict:
     outcome, reason, side = _outcome(p, a, there, gone)
     effect, adjusted = (a.gone, gone) if side == "gone" and a.gone else (a.effect, there)
     decided = outcome != "inconclusive"
-    if not decided and a.needs and not (a.holds and a.not_there) and not a.unmeasured:
+    if tests is not None and not decided and a.needs and not (a.holds and a.not_there) and not a.unmeasured:
         sentence, sizes = a.needs(intervals.ALPHA / (1 if p.control else tests))
         reason = f"{reason}. {sentence[0].upper()}{sentence[1:]}"
         wanted = dataclasses.asdict(sizes) if sizes else None

@@ -63,10 +63,10 @@ def verdicts(p: Prediction, make: Make, sims: int) -> Iterator[tuple[judging.Ver
     for k in range(sims):
         case = make(k)
         if k == 0:
-            verdict = judging.judge([p], case.study)[0]
+            verdict = judging.judge([p], case.study, advise=False)[0]
         else:
             with shapes_unchecked():
-                verdict = judging.judge([p], case.study)[0]
+                verdict = judging.judge([p], case.study, advise=False)[0]
         yield verdict, case
 
 
@@ -117,6 +117,6 @@ def two_layers_that_grow(k: int) -> Case:
 def stands_in(p: Prediction, case: Case, deals: int) -> tuple[str, int]:
     """A verdict, and in how many deals of the pairs into halves it comes out."""
     with shapes_unchecked():
-        stated = judging.judge([p], case.study)[0].outcome
-        others = [judging.judge([p], redeal(case.study, d))[0].outcome for d in range(deals)]
+        stated = judging.judge([p], case.study, advise=False)[0].outcome
+        others = [judging.judge([p], redeal(case.study, d), advise=False)[0].outcome for d in range(deals)]
     return stated, others.count(stated)

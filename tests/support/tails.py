@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import stats
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 CELLS, LEVELS = 4096, 200
 _U = (np.arange(CELLS) + 0.5) / CELLS
@@ -54,12 +54,14 @@ def quantiles(shape: str) -> np.ndarray:
 
 
 def _logistic_normal(means: np.ndarray, spread: float) -> np.ndarray:
-    low, high = np.full_like(means, -30.0), np.full_like(means, 30.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        above = expit(middle + spread * ndtri(_U)).mean(axis=1, keepdims=True) > means
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return expit(low + spread * ndtri(_U))
+    wanted, scores = logit(means), spread * ndtri(_U)
+    middle = wanted * np.sqrt(1 + spread**2 / 3)
+    for _ in range(8):  # Newton's, on the scale of the logit, on which it is almost a line
+        masses = expit(middle + scores)
+        found = masses.mean(axis=1, keepdims=True)
+        slope = (masses * (1 - masses)).mean(axis=1, keepdims=True) / (found * (1 - found))
+        middle = middle + (wanted - logit(found)) / slope
+    return expit(middle + scores)
 
 
 def _two_parts(mean: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:

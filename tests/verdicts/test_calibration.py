@@ -38,7 +38,7 @@ def simulate(n: int, prediction: str, *plants: Plant, **settings: object) -> Cou
     found: Counter[str] = Counter()
     for k in range(n):
         world = study(*plants, rng_seed=k, **(TINY | settings))
-        found[judging.judge([ROW[prediction]], world)[0].outcome] += 1
+        found[judging.judge([ROW[prediction]], world, advise=False)[0].outcome] += 1
     return found
 
 

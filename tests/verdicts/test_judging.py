@@ -64,6 +64,14 @@ def empty():
     return tuple(judging.judge(TABLE, study(n_layers=8, steps=(0, 50, 100))))
 
 
+def test_without_advice_the_decision_is_the_same_and_what_would_decide_it_is_not_said():
+    world = study(Plant("sft", "answer", 5, 0.1), **SMALL)
+    told, bare = (judging.judge([ROW["E1"]], world, advise=advise)[0] for advise in (True, False))
+    assert told.outcome == bare.outcome == "inconclusive"
+    assert told.reason.startswith(f"{bare.reason}. ")
+    assert "needs" in told.details.keys() - bare.details.keys()
+
+
 def test_what_cannot_be_measured_is_blocked_in_its_own_unit():
     """Two prompts a class are too few for anything; a threshold is shown as what it is a threshold of."""
     found = judge(["E1", "E2", "E3", "E5"], per_class=2)
