@@ -71,8 +71,8 @@ def test_a_decision_that_was_told_does_not_change_when_the_rest_is_known() -> No
     told = 0
     for seed in range(2):
         world = study(Plant("sft", "answer", 5, 0.5), rng_seed=seed, **(SMALL | LARGE))
-        early = judging.judge(table, world, {"B1", "B2"})
-        whole = {(v.prediction, v.cls): v for v in judging.judge(table, world)}
+        early = judging.judge(table, world, {"B1", "B2"}, advise=False)
+        whole = {(v.prediction, v.cls): v for v in judging.judge(table, world, advise=False)}
         assert {v.prediction for v in early} == {"B1", "B2"}
         for v in early:
             later = whole[v.prediction, v.cls]

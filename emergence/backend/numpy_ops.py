@@ -69,6 +69,7 @@ def fast(model: nn.Module) -> Iterator[None]:
             module.__class__ = cls
 
 
+@functools.lru_cache(maxsize=512)
 def _with_our_swiglu(cls: type) -> type:
     """A subclass whose methods find ours under the name `swiglu`; the class itself where none uses it."""
     methods = {name: f for base in reversed(cls.__mro__) for name, f in vars(base).items()}
