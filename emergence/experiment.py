@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import config, lens, models, provenance, readings, report, tasks, training, unfolding, verdicts
 from .progress import SILENT, Progress
 from .store import Store, default_root
+from .tracking import Hook, Tracked
 
 if TYPE_CHECKING:
     from .config import Arm, Config
@@ -21,14 +22,17 @@ class Experiment:
     """A folder of `hypotheses/`, its settings, a store. A stage is computed when first asked for, and once.
 
     `overrides` are config values by dotted name, and `steps` and `seeds` as the options of that name; `file`
-    is another config than the folder's. Experiments that share `loaded` load a model once.
+    is another config than the folder's. Experiments that share `loaded` load a model once. `metrics` is
+    called with (arm, seed, step, {name: value}) after each update and at checkpoints.
     """
 
     def __init__(
         self, folder: Path, overrides: Mapping[str, Any] | None = None, store: Store | None = None,
         progress: Progress = SILENT, *, file: Path | None = None, loaded: dict[str, LogitLens] | None = None,
+        metrics: Hook | None = None,
     ) -> None:  # fmt: skip
-        self.folder, self.file, self.progress = folder, file or folder / "config.yaml", progress
+        self.folder, self.file = folder, file or folder / "config.yaml"
+        self.progress = Tracked(progress, [metrics]) if metrics else progress
         self.store = store or Store(default_root(folder), progress.line)
         self.overrides, self._loaded = overrides or {}, {} if loaded is None else loaded
 

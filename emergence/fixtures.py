@@ -17,6 +17,7 @@ import pytest
 
 from .errors import EmergenceError, NotMeasurable
 from .plugin import SUMMARY, VERDICT, Inconclusive, belongs, held, is_worker, option
+from .tracking import parse, reporting
 
 pytest_plugins = ["emergence.plugin"]
 """Also where the loading of installed plugins is turned off: then its options have their defaults."""
@@ -79,6 +80,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
     with _usage():
         backend.require()
+        parse(option(config, "report-to"))
         _distinct(config, list(folders))
         lines = [f"device: {backend.device()}, BLAS: {backend.install()}, store: {_store(config, folders)}"]
         for folder in folders:
@@ -137,14 +139,16 @@ def progress(pytestconfig: pytest.Config) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def experiment(request: pytest.FixtureRequest, progress: Any) -> Any:
+def experiment(request: pytest.FixtureRequest, progress: Any) -> Iterator[Any]:
     """The `Experiment` of the folder that the test file lies in, with the options applied."""
     with _readable():
         found = held(request.config, Path(request.param))
-        found.progress = progress
         found.store.tell = progress.line
-        _ = found.config
-    return found
+        settings = found.config
+    place = found.store.root / "experiments" / settings.name
+    said, named = settings.public.model_dump(mode="json"), option(request.config, "report-to")
+    with reporting(named, progress, settings.name, place, said) as found.progress:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "default": [],
         "help": "one config value: training.lora.rank=8",
     },
+    "report-to": {
+        "metavar": "NAME[,NAME...]",
+        "help": "hand the metrics of training to wandb, tensorboard, trackio or mlflow",
+    },
     "strict-verdicts": {"action": "store_true", "help": "an inconclusive verdict fails"},
     "record-findings": {"action": "store_true", "help": "write this run's verdicts down in findings.json"},
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOBase, TextIOWrapper
 from typing import IO, Any, Protocol, cast
@@ -47,6 +47,9 @@ class Progress:
 
     def line(self, text: str) -> None:
         """One line that stays on the screen, such as a checkpoint's accuracy."""
+
+    def metrics(self, arm: str, seed: int, step: int, values: Mapping[str, Any]) -> None:
+        """What training has measured after `step` updates; not shown, see `tracking`."""
 
 
 SILENT = Progress()

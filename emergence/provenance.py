@@ -147,7 +147,7 @@ def reported(experiment: Experiment) -> dict[str, Any]:
         "study": experiment.study,
         "verdicts": experiment.verdicts,
         "provenance": provenance(experiment),
-        "train_logs": {(run.arm, run.seed): run.log for run in experiment.runs},
+        "train_logs": {(run.arm, run.seed): run.by_checkpoint for run in experiment.runs},
         "decode": lambda token: str(experiment.tokenizer.decode([token])),
         "notice": experiment.store.notice,
     }

@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .. import __version__
+from .. import __version__, tracking
 from ..errors import BrokenExperiment, EmergenceError, UsageError
 from ..store import default_root
 from ..wording import first_line, substitute_unencodable
@@ -37,6 +37,7 @@ from .options import (
     Name,
     Param,
     Quick,
+    ReportTo,
     Seeds,
     Steps,
     StoreOption,
@@ -187,6 +188,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say what would be trained and what is cached.")
     ] = False,
     strict_verdicts: Annotated[bool, typer.Option("--strict-verdicts", help="Inconclusive fails.")] = False,
+    report_to: ReportTo = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> int:
     """Train, read and judge; the verdicts come from pytest, as `pytest hypotheses -m slow` gives them."""
@@ -197,7 +199,9 @@ def run(
     if dry_run:
         console().print(plan.plan(experiment))
         return OK
+    tracking.parse(report_to)
     options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": kept.root}
+    options["report-to"] = report_to
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet

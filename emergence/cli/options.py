@@ -93,6 +93,10 @@ Key = Annotated[
     str | None,
     typer.Option("--key", help="Results of this config and model; `status --all` lists the keys."),
 ]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[,NAME...]", help="Hand the metrics to wandb, tensorboard, trackio or mlflow."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -1,9 +1,9 @@
 """Stage training: one arm, one seed, from base model to checkpoints.
 
 In: a lens on a model, tokenised rows, an arm of the config, a seed. Out: a folder with `checkpoints/0000050/`
-(adapters that mlx-lm loads) and `train.jsonl` (a line a checkpoint). LoRA (Hu et al. 2021,
-arXiv:2106.09685), DoRA (Liu et al. 2024, arXiv:2402.09353) or full fine-tuning of the blocks, by mlx-lm's
-own layers and Adam as mlx-lm sets it.
+(adapters that mlx-lm loads) and `train.jsonl` (a line a checkpoint, with the losses of every update). LoRA
+(Hu et al. 2021, arXiv:2106.09685), DoRA (Liu et al. 2024, arXiv:2402.09353) or full fine-tuning of the
+blocks, by mlx-lm's own layers and Adam as mlx-lm sets it.
 
 The same seed makes the same bytes on the same machine: rows, first adapter weights and dropout are
 functions of (seed, step), so a killed run that goes on from its last state ends as if it had never been
@@ -46,6 +46,10 @@ from .randomness import ADAPTERS, DROPOUT, derived, drawing_from
 from .rollouts import Reward, exactly
 from .signals import stop_requests
 from .updates import Updates
+
+LOSSES = ("train_loss", "train_classifier_loss")
+OF_EACH_STEP = ("train_losses", "train_classifier_losses")
+"""Columns of the log with a list each: what every update since the last checkpoint lost."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -224,6 +228,7 @@ class Trainer:
         state.step += 1
         state.losses.append(parts)
         state.seconds += time.perf_counter() - start
+        self._tell(dict(zip(LOSSES, parts, strict=False)))
         self._require_convergence(total)
         return f"loss {parts[0]:.3f}"
 
@@ -232,6 +237,7 @@ class Trainer:
         figures = self._policy.update(state.step, self._rows_of(state.step))
         state.step += 1
         state.rewards.append(figures)
+        self._tell(figures)
         state.quiet = state.quiet + 1 if policy.quiet(figures) else 0
         if policy.collapsed(state.quiet) and state.collapsed is None:
             state.collapsed = state.step
@@ -278,13 +284,18 @@ class Trainer:
         if not math.isfinite(score.loss):
             raise BrokenExperiment(f"{self._label}: validation loss {score.loss} at step {state.step}")
         means = _means(state.losses) | self._of_rewards()
-        state.log.append({"step": state.step, **means, **score.summary()})
+        state.log.append({"step": state.step, **means, **score.summary(), **_of_each_step(state.losses)})
+        self._tell(score.summary())
         state.losses = []
         folder.write_log(state)
         self.progress.line(
             f"{self._label} step {state.step}: loss {score.loss:.3f}, held-out first token"
             f" {score.mean_first:.0%}, whole answer {score.mean_exact:.0%}"
         )
+
+    def _tell(self, values: Mapping[str, Any]) -> None:
+        """Hand figures to who tracks them."""
+        self.progress.metrics(self.arm.name, self.seed, self._state.step, values)
 
     def _score(self) -> objectives.Score:
         return objectives.score_rows(self._objective, self.valid)
@@ -294,7 +305,7 @@ class Trainer:
         state = self._state
         if self.arm.method != "shuffled" and self.arm.reward != "random":
             self._require_no_worse()
-        final = state.log[-1]
+        final = {k: v for k, v in state.log[-1].items() if k not in OF_EACH_STEP}
         parameters = sum(v.size for v in flat(self._model.trainable_parameters()).values())
         result = {"steps": state.step, "seconds": state.seconds, "parameters": parameters, "final": final}
         if self.arm.method == "grpo":
@@ -316,6 +327,10 @@ class Trainer:
 
 def _means(losses: Sequence[Sequence[float]]) -> dict[str, float | None]:
     """Return the columns of the log that are means over updates; at step 0 there have been none."""
-    names = ("train_loss", "train_classifier_loss")
-    columns = zip(names, zip(*losses, strict=True), strict=False)
+    columns = zip(LOSSES, zip(*losses, strict=True), strict=False)
     return {"train_loss": None} | {name: math.fsum(c) / len(c) for name, c in columns}
+
+
+def _of_each_step(losses: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Return the losses of every update since the last checkpoint, in nats."""
+    return {name: list(c) for name, c in zip(OF_EACH_STEP, zip(*losses, strict=True), strict=False)}

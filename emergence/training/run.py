@@ -19,7 +19,7 @@ from ..tasks.encoding import rows
 from ..tasks.task import Splits, Task, write_jsonl
 from . import given
 from .checkpoints import CHECKPOINTS, LOG
-from .loop import Trainer
+from .loop import OF_EACH_STEP, Trainer
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Run:
     def log(self) -> list[dict[str, Any]]:
         """`train.jsonl`: a row per checkpoint with step, losses in nats and held-out accuracies."""
         return [json.loads(line) for line in self.entry.file(LOG).read_text().splitlines()]
+
+    @property
+    def by_checkpoint(self) -> list[dict[str, Any]]:
+        """`log` without what every update lost."""
+        return [{k: v for k, v in row.items() if k not in OF_EACH_STEP} for row in self.log]
 
 
 def build(

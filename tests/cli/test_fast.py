@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from places import python_path
 from cli.test_cli import CONFIG, PREDICTIONS, _with_results, _with_runs
+from places import python_path
 
 HEAVY = (
     "matplotlib", "mlx_lm", "pandas", "pyarrow", "scipy.stats", "sklearn", "torch", "transformers", "xarray",
