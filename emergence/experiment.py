@@ -67,7 +67,9 @@ class Experiment:
         provenance.hash_source()
         name = self.config.model
         if name not in self._loaded:
-            self._loaded[name] = lens.LogitLens(*models.load(self.source))
+            with self.progress.task(f"load {Path(name).name}", 1, "model") as task:
+                self._loaded[name] = lens.LogitLens(*models.load(self.source))
+                task.advance()
         return self._loaded[name]
 
     model = property(lambda self: self.lens.model)

@@ -9,13 +9,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOBase, TextIOWrapper
 from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
 from rich.text import Text
@@ -45,6 +52,9 @@ class Progress:
         """Announce `total` units of work under `label` while the block runs."""
         yield _SilentTask()
 
+    def expect(self, work: Mapping[str, float]) -> None:
+        """Say what is to come, by the label of its task, in one unit for all: shown beside each task."""
+
     def line(self, text: str) -> None:
         """One line that stays on the screen, such as a checkpoint's accuracy."""
 
@@ -70,10 +80,55 @@ def rate(done: int, seconds: float, unit: str) -> str:
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
 
 
+class Total:
+    """How much is done of all that was expected, and how long the rest may take.
+
+    What a task has as soon as it begins was done by an earlier run: it says nothing of how fast this one is.
+    """
+
+    def __init__(self, work: Mapping[str, float]) -> None:
+        self._work, self._done = dict(work), dict.fromkeys(work, 0.0)
+        self._start, self._given = time.monotonic(), 0.0
+
+    def move(self, label: str, share: float, seconds: float) -> None:
+        """The task `label` has come this far, from 0 to 1, in so many seconds."""
+        if label in self._work:
+            done = self._work[label] * min(share, 1.0)
+            self._given += done - self._done[label] if seconds < 0.05 else 0.0
+            self._done[label] = done
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._work
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return sum(self._done.values()) / (sum(self._work.values()) or 1.0)
+
+    def seconds_left(self) -> float | None:
+        """How long the rest may take, as fast as it went so far; None before anything is known."""
+        done, work = sum(self._done.values()), sum(self._work.values())
+        made = done - self._given
+        return (time.monotonic() - self._start) / made * (work - done) if made > 0 else None
+
+    @property
+    def left(self) -> str:
+        """`about 12:30 left`; empty where nothing is left, and before anything is known."""
+        seconds = self.seconds_left()
+        return "" if seconds is None or self.share >= 1 else f"about {clock(seconds)} left"
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (f"{100 * self.share:.0f} % of all", self.left) if part)
+
+
 def _finished(label: str, done: int, total: int, unit: str, seconds: float, note: str) -> str:
     plural = unit if total == 1 else f"{unit}s"
     count = f"{total} {plural}" if done >= total else f"stopped after {done} of {total} {plural}"
     return ", ".join(part for part in (f"{label}: {count} in {clock(seconds)}", note) if part)
+
+
+_SHARE = "share"
+"""Unit of the bar of all."""
 
 
 class _LineTask:
@@ -103,15 +158,24 @@ class Lines(Progress):
 
     def __init__(self, stream: TextIOBase, every: float = EVERY, prefix: str = "") -> None:
         self._stream, self.every, self._prefix = stream, every, prefix
+        self._total = Total({})
+
+    def expect(self, work: Mapping[str, float]) -> None:
+        """Each task's last line says how far all is."""
+        self._total = Total(work)
 
     @contextmanager
     def task(self, label: str, total: int, unit: str = "step") -> Iterator[Task]:
         """A line now and then, with rate and time left."""
-        task = _LineTask(self, label, total, unit)
+        task, of_all = _LineTask(self, label, total, unit), ""
         try:
             yield task
+            if label in self._total:
+                self._total.move(label, 1.0, time.monotonic() - task.start)
+                of_all = f"; {self._total}"
         finally:
-            self.line(_finished(label, task.done, total, unit, time.monotonic() - task.start, task.note))
+            seconds = time.monotonic() - task.start
+            self.line(_finished(label, task.done, total, unit, seconds, task.note) + of_all)
 
     def line(self, text: str) -> None:
         """Write one line at once."""
@@ -119,19 +183,41 @@ class Lines(Progress):
         self._stream.flush()
 
 
+class _Count(MofNCompleteColumn):
+    def render(self, task: RichTask) -> Text:
+        return Text(f"{task.percentage:.0f} %") if task.fields["unit"] == _SHARE else super().render(task)
+
+
+class _Left(TimeRemainingColumn):
+    def render(self, task: RichTask) -> Text:
+        """The bar of all says by itself how long the rest may take."""
+        return Text("") if task.fields["unit"] == _SHARE else super().render(task)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: RichTask) -> Text:
+        if task.fields["unit"] == _SHARE:
+            return Text("")
         return Text(rate(int(task.completed), task.elapsed or 0.0, task.fields["unit"]), style="dim")
 
 
 class _BarTask:
-    def __init__(self, progress: RichProgress, label: str, total: int, unit: str) -> None:
-        self._progress, self.done, self.note = progress, 0, ""
+    def __init__(
+        self,
+        progress: RichProgress,
+        label: str,
+        total: int,
+        unit: str,
+        moved: Callable[[_BarTask, float], None],
+    ) -> None:
+        self._progress, self.done, self.note, self._moved = progress, 0, "", moved
+        self.label, self.total, self.start = label, total, time.monotonic()
         self._id = progress.add_task(Text(label).markup, total=total, unit=unit, note="")
 
     def advance(self, n: int = 1, note: str = "") -> None:
         self.done, self.note = self.done + n, note or self.note
         self._progress.update(self._id, advance=n, note=Text(self.note).markup)
+        self._moved(self, self.done / max(self.total, 1))
 
     def remove(self) -> None:
         self._progress.remove_task(self._id)
@@ -144,23 +230,37 @@ class Bars(Progress):
         """`fresh_line`: something else (pytest's dots) may have left the cursor in the middle of a line."""
         self._console, self._fresh_line, self._open = console, fresh_line, 0
         self._bars: RichProgress | None = None
+        self._total = Total({})
+        self._all: TaskID | None = None
+
+    def expect(self, work: Mapping[str, float]) -> None:
+        """A bar of all is drawn above the others while there is work."""
+        self._total = Total(work)
 
     @contextmanager
     def task(self, label: str, total: int, unit: str = "step") -> Iterator[Task]:
         """Draw a bar; tasks may nest."""
         bars = self._start()
-        task, start = _BarTask(bars, label, total, unit), time.monotonic()
+        if label in self._total and self._all is None:
+            self._all = bars.add_task("all", total=100, unit=_SHARE, note="")
+        task = _BarTask(bars, label, total, unit, self._moved)
         self._open += 1
         try:
             yield task
+            self._moved(task, 1.0)
         finally:
             task.remove()
             bars.refresh()
-            self.line(_finished(label, task.done, total, unit, time.monotonic() - start, task.note))
+            self.line(_finished(label, task.done, total, unit, time.monotonic() - task.start, task.note))
             self._open -= 1
             if not self._open:
                 bars.stop()
-                self._bars = None
+                self._bars = self._all = None
+
+    def _moved(self, task: _BarTask, share: float) -> None:
+        if task.label in self._total and self._bars is not None and self._all is not None:
+            self._total.move(task.label, share, time.monotonic() - task.start)
+            self._bars.update(self._all, completed=100 * self._total.share, note=self._total.left)
 
     def line(self, text: str) -> None:
         """Print above the bars."""
@@ -179,9 +279,9 @@ class Bars(Progress):
             self._bars = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                _Count(),
                 _Rate(),
-                TimeRemainingColumn(compact=True),
+                _Left(compact=True),
                 TextColumn("[dim]{task.fields[note]}"),
                 console=self._console,
                 transient=True,

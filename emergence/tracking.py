@@ -38,6 +38,10 @@ class Tracked(Progress):
         """As the other one does."""
         self._shown.line(text)
 
+    def expect(self, work: Mapping[str, float]) -> None:
+        """As the other one does."""
+        self._shown.expect(work)
+
     def metrics(self, arm: str, seed: int, step: int, values: Mapping[str, Any]) -> None:
         """Hand on the numbers among `values`."""
         found = dict(numbers(values))

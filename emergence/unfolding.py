@@ -17,6 +17,7 @@ from .progress import clock
 from .verdicts.predictions import Prediction
 
 if TYPE_CHECKING:
+    from .config import Arm
     from .experiment import Experiment
     from .training import Run
 
@@ -32,6 +33,7 @@ def runs(experiment: Experiment) -> Iterator[Run]:
     found: list[Run] = []
     left, spent, made = sum(arm.max_steps for arm, _ in missing), 0.0, 0
     _tell(experiment, [], (), told)
+    experiment.progress.expect(dict(_work(experiment, missing)))
     for arm, group in groupby(wanted, lambda pair: pair[0]):
         for _, seed in group:
             start = time.monotonic()
@@ -44,6 +46,17 @@ def runs(experiment: Experiment) -> Iterator[Run]:
             yield found[-1]
         if len(found) < len(wanted):  # else all are judged next
             _tell(experiment, found, {run.arm for run in found}, told)
+
+
+def _work(experiment: Experiment, missing: Sequence[tuple[Arm, int]]) -> Iterator[tuple[str, float]]:
+    """What is to be trained and read, by the label of its task, in prompts: a row trained costs three."""
+    for arm, seed in missing:
+        later = sum(step > 0 for step in arm.checkpoint_steps)
+        if arm.method != "given":
+            yield f"train {arm.name} seed {seed}", 3.0 * arm.batch_size * arm.checkpoint_steps[-1]
+        if later:
+            prompts = readings.prompts_of_run(experiment.plan, arm.name, later)
+            yield f"read {arm.name} seed {seed}", float(prompts)
 
 
 def _tell(experiment: Experiment, found: Sequence[Run], arms: Collection[str], told: set[str]) -> None:

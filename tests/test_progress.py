@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from emergence import progress
-from emergence.progress import Bars, Lines, Progress
+from emergence.progress import Bars, Lines, Progress, Total
 
 
 def _text(stream: io.StringIO) -> str:
@@ -193,3 +194,52 @@ def test_bars_on_a_real_terminal_do_not_garble_pytest(tmp_path: Path) -> None:
     final = [line.rsplit("\r", 1)[-1].rstrip() for line in lines]
     assert "train sft: 3 steps in 0:00, loss 0.5" in final
     assert any("1 failed, 1 passed" in line for line in final)
+
+
+def test_each_task_that_ends_says_how_far_all_is_and_how_long_the_rest_may_take() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.expect({"train": 30.0, "read": 10.0})
+    with lines.task("other", 1):
+        pass
+    with lines.task("train", 3) as task:
+        time.sleep(0.06)
+        task.advance(2)  # it may stop early: then it has done what there was to do
+    with lines.task("read", 2) as task:
+        task.advance(2)
+    said = stream.getvalue().splitlines()
+    assert "of all" not in said[0]
+    assert said[1].endswith("; 75 % of all, about 0:00 left")
+    assert said[2].endswith("; 100 % of all")
+
+
+def test_what_an_earlier_run_had_done_makes_this_one_no_faster() -> None:
+    total = Total({"train": 100.0})
+    total.move("train", 0.5, 0.0)
+    assert total.left == ""
+    time.sleep(0.1)
+    total.move("train", 0.6, 0.1)  # a tenth in 0.1 s or more, so four tenths take 0.4 s or more
+    assert total.share == pytest.approx(0.6)
+    assert total.seconds_left() >= 0.4
+
+
+def test_a_bar_of_all_stands_above_the_bar_of_each_task() -> None:
+    stream = io.StringIO()
+    bars = Bars(Console(file=stream, force_terminal=True, width=100))
+    bars.expect({"train": 3.0, "read": 1.0})
+    with bars.task("load", 1) as task:
+        task.advance()
+    assert "all" not in _text(stream)
+    with bars.task("train", 3) as task:
+        time.sleep(0.06)
+        task.advance(2)
+        bars._bars.refresh()
+        drawn = _text(stream).splitlines()
+    (of_all,) = [line for line in drawn if line.startswith("all")][-1:]
+    assert "50 %" in of_all
+    assert "left" in of_all
+    (own,) = [line for line in drawn if line.startswith("train")][-1:]
+    assert "2/3" in own
+    with bars.task("read", 1) as task:
+        task.advance()
+    assert "100 %" in _text(stream)

@@ -6,7 +6,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from ..errors import UsageError
@@ -80,8 +82,9 @@ def proven(name: str, store: Store, against: str | None = None) -> str:
         raise UsageError("--check: name a model")
     if against not in (None, "transformers"):
         raise UsageError(f"--against {against}: only transformers can be compared with")
-    model, _ = models.load(name, store=store)
-    said = f"{name}: the lens can serve it\n{prove(model)}"
+    with _loading(name):
+        model, _ = models.load(name, store=store)
+        said = f"{name}: the lens can serve it\n{prove(model)}"
     if against:
         from ..models import against as reference
 
@@ -104,7 +107,13 @@ def drawn(prompt: str, name: str, chat: bool, store: Store) -> RenderableType:
 
     if not prompt:
         raise UsageError("the prompt is empty; write one, such as '7 * 8 = '")
-    return LogitLens(*models.load(name, store=store)).show(prompt, chat=chat)
+    with _loading(name):
+        return LogitLens(*models.load(name, store=store)).show(prompt, chat=chat)
+
+
+def _loading(name: str) -> Status:
+    """Something moves on a terminal while a model loads; nothing is left of it."""
+    return Console(stderr=True).status(f"loading {escape(name)}", spinner="line")
 
 
 def models(

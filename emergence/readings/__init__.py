@@ -7,16 +7,26 @@ from .._lazy import exports
 if TYPE_CHECKING:
     from .controls import Control, before_training
     from .plan import Plan, make_plan
-    from .reader import read_study
+    from .reader import prompts_of_run, read_study
     from .readings import Prompt, Readings, Study
 
-__all__ = ["Control", "Plan", "Prompt", "Readings", "Study", "before_training", "make_plan", "read_study"]
+__all__ = [
+    "Control",
+    "Plan",
+    "Prompt",
+    "Readings",
+    "Study",
+    "before_training",
+    "make_plan",
+    "prompts_of_run",
+    "read_study",
+]
 __getattr__ = exports(
     __name__,
     {
         "controls": "Control before_training",
         "plan": "Plan make_plan",
-        "reader": "read_study",
+        "reader": "prompts_of_run read_study",
         "readings": "Prompt Readings Study",
     },
 )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,12 @@ def _effects(
     return Effects.from_arrays(load(kept.file(EFFECTS)))
 
 
-def read(lens: LogitLens, plan: Plan, styles: Sequence[str]) -> dict[str, np.ndarray]:
+def read(
+    lens: LogitLens, plan: Plan, styles: Sequence[str], moved: Callable[[int], None] = lambda prompts: None
+) -> dict[str, np.ndarray]:
     """One checkpoint's arrays, axes [layer, prompt, ...] in the plan's order of prompts.
 
-    Prompts of other styles have NaN, and -1 where there are ids.
+    Prompts of other styles have NaN, and -1 where there are ids. `moved` is told how many have been read.
     """
     parts: dict[str, np.ndarray] = {}
     read = np.zeros(len(plan.prompts), dtype=bool)
@@ -137,6 +140,7 @@ def read(lens: LogitLens, plan: Plan, styles: Sequence[str]) -> dict[str, np.nda
                     shape = (values.shape[0], len(plan.prompts), *values.shape[2:])
                     parts[name] = np.full(shape, -1 if values.dtype.kind == "i" else np.nan, values.dtype)
                 parts[name][:, here] = values
+            moved(len(here))
     if not all(np.isfinite(parts[name][:, read]).all() for name in ("entropy", "kl", "top_log_probs")):
         raise BrokenExperiment(
             "the lens read NaN or infinity; the checkpoint has diverged or its weights are damaged"
@@ -209,28 +213,37 @@ def write(lens: LogitLens, plan: Plan) -> np.ndarray:
 
 def read_base(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
     """The base model's arrays, and its residual streams at each prompt's last token, kept in `folder`."""
-    with progress.task("read base model", 1, "checkpoint") as task:
-        arrays = _whole_reading(lens, plan)
+    with progress.task("read base model", prompts_of(plan, tuple(plan.words), True), "prompt") as task:
+        arrays = _whole_reading(lens, plan, task.advance)
         with permuted(lens.model):
             arrays["hidden_permuted"] = _streams(lens, plan)
         _save(folder / BASE, arrays)
-        task.advance()
 
 
 def read_permuted(lens: LogitLens, plan: Plan, folder: Path, progress: Progress = SILENT) -> None:
     """The same of the base model with its weights permuted, where a claim asks for more than its streams."""
-    with progress.task("read permuted weights", 1, "checkpoint") as task, permuted(lens.model):
-        _save(folder / BASE, _whole_reading(lens, plan))
-        task.advance()
+    total = prompts_of(plan, tuple(plan.words), True)
+    with progress.task("read permuted weights", total, "prompt") as task, permuted(lens.model):
+        _save(folder / BASE, _whole_reading(lens, plan, task.advance))
 
 
-def _whole_reading(lens: LogitLens, plan: Plan) -> dict[str, np.ndarray]:
-    arrays = read(lens, plan, tuple(plan.words))
-    return arrays | {
-        "exact": write(lens, plan),
-        "anywhere": anywhere(lens, plan),
-        "hidden": _streams(lens, plan),
-    }
+def _whole_reading(lens: LogitLens, plan: Plan, moved: Callable[[int], None]) -> dict[str, np.ndarray]:
+    arrays = read(lens, plan, tuple(plan.words), moved)
+    arrays["exact"] = write(lens, plan)
+    moved(len(plan.written))
+    return arrays | {"anywhere": anywhere(lens, plan), "hidden": _streams(lens, plan)}
+
+
+def prompts_of(plan: Plan, styles: Sequence[str], written: bool) -> int:
+    """How many prompts are read of one checkpoint, those whose answers the model writes once more."""
+    return sum(p.style in styles for p in plan.prompts) + (len(plan.written) if written else 0)
+
+
+def prompts_of_run(plan: Plan, arm: str, later: int) -> int:
+    """`prompts_of` of all checkpoints after step 0 of a run."""
+    if not later:
+        return 0
+    return (later - 1) * prompts_of(plan, plan.trained, False) + prompts_of(plan, plan.of_arm(arm)[0], True)
 
 
 def _streams(lens: LogitLens, plan: Plan) -> np.ndarray:
@@ -247,19 +260,23 @@ def read_run(lens: LogitLens, plan: Plan, run: Run, folder: Path, progress: Prog
         _require(
             np.array_equal(base, lens.logits(few)), checkpoints[0], "differs from the base model at step 0"
         )
-    with progress.task(f"read {run.arm} seed {run.seed}", len(later), "checkpoint") as task:
+    total = prompts_of_run(plan, run.arm, len(later))
+    with progress.task(f"read {run.arm} seed {run.seed}", total, "prompt") as task:
         for step in later:
-            path = folder / file_of(step)
-            if not _whole(path):
+            path, last = folder / file_of(step), step == later[-1]
+            if _whole(path):
+                task.advance(prompts_of(plan, styles if last else plan.trained, last), f"step {step}")
+            else:
                 with models.adapted(lens.model, checkpoints[step]):
                     applied = not np.array_equal(base, lens.logits(few))
                     _require(applied, checkpoints[step], "changes nothing: it is not applied")
-                    last = step == later[-1]
-                    arrays = read(lens, plan, styles if last else plan.trained)
-                    arrays |= {"exact": write(lens, plan)} if last else {}
+                    moved = partial(task.advance, note=f"step {step}")
+                    arrays = read(lens, plan, styles if last else plan.trained, moved)
+                    if last:
+                        arrays["exact"] = write(lens, plan)
+                        moved(len(plan.written))
                     arrays |= {"anywhere": anywhere(lens, plan)} if last and everywhere else {}
                     _save(path, arrays)
-            task.advance(1, f"step {step}")
 
 
 def _require(holds: bool, checkpoint: Path, what: str) -> None:
