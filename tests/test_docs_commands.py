@@ -185,8 +185,8 @@ def test_verbs_that_are_spoken_of_exist(command: str) -> None:
     assert command.split()[1] in group.commands
 
 
-ELSEWHERE_RUN = [c for c in OURS if "--get" in c or "--against" in c]
-"""What needs an index or torch: the slow tests of `tests/models` run it."""
+ELSEWHERE_RUN = [c for c in OURS if any(o in c for o in ("--get", "--against", "--report-to"))]
+"""What needs an index, torch or a tracker: the slow tests of `tests/models` and `tests/training` run it."""
 
 
 @pytest.mark.parametrize("command", ELSEWHERE_RUN)

@@ -147,7 +147,7 @@ def test_the_real_tracker_reads_back_what_was_told(name: str, tmp_path: Path) ->
         "-q",
         "--target",
         str(packages),
-        PACKAGES.get(name, name),
+        wanted,
     ]
     got = subprocess.run(command, capture_output=True, text=True)
     if got.returncode:
