@@ -50,13 +50,16 @@ def runs(experiment: Experiment) -> Iterator[Run]:
 
 def _work(experiment: Experiment, missing: Sequence[tuple[Arm, int]]) -> Iterator[tuple[str, float]]:
     """What is to be trained and read, by the label of its task, in prompts: a row trained costs three."""
+    plan, depth = experiment.plan, experiment.lens.n_layers
     for arm, seed in missing:
         later = sum(step > 0 for step in arm.checkpoint_steps)
         if arm.method != "given":
             yield f"train {arm.name} seed {seed}", 3.0 * arm.batch_size * arm.checkpoint_steps[-1]
         if later:
-            prompts = readings.prompts_of_run(experiment.plan, arm.name, later)
-            yield f"read {arm.name} seed {seed}", float(prompts)
+            yield f"read {arm.name} seed {seed}", float(readings.prompts_of_run(plan, arm.name, later))
+        if asked := plan.intervened.get(arm.name):  # each pass is through the layers after one, half of all
+            work = 0.5 * len(plan.pairs) * readings.passes(asked, depth)
+            yield f"intervene in {arm.name} seed {seed}", work
 
 
 def _tell(experiment: Experiment, found: Sequence[Run], arms: Collection[str], told: set[str]) -> None:

@@ -6,6 +6,7 @@ from .._lazy import exports
 
 if TYPE_CHECKING:
     from .controls import Control, before_training
+    from .intervening import passes
     from .plan import Plan, make_plan
     from .reader import prompts_of_run, read_study
     from .readings import Prompt, Readings, Study
@@ -18,6 +19,7 @@ __all__ = [
     "Study",
     "before_training",
     "make_plan",
+    "passes",
     "prompts_of_run",
     "read_study",
 ]
@@ -25,6 +27,7 @@ __getattr__ = exports(
     __name__,
     {
         "controls": "Control before_training",
+        "intervening": "passes",
         "plan": "Plan make_plan",
         "reader": "prompts_of_run read_study",
         "readings": "Prompt Readings Study",

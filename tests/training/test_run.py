@@ -31,4 +31,4 @@ def test_its_checkpoints_are_those_of_the_arm_in_the_order_of_the_steps(run):
 
 def test_its_log_has_a_line_a_checkpoint_and_ends_as_the_result_says(run):
     assert [line["step"] for line in run.log] == list(STEPS)
-    assert run.log[-1] == run.entry.info["final"]
+    assert run.by_checkpoint[-1] == run.entry.info["final"]
