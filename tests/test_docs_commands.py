@@ -197,7 +197,11 @@ def test_options_that_are_spoken_of_exist(command: str) -> None:
     assert {word for word in words if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("command", [c for c in OURS if c not in (*BARE, *ELSEWHERE_RUN)])
+HERE = sorted((c for c in OURS if c not in (*BARE, *ELSEWHERE_RUN)), key=lambda c: " judge " in c)
+"""Judging somebody's series comes last: its results are the latest then."""
+
+
+@pytest.mark.parametrize("command", HERE)
 def test_verbs_do_as_documented(
     home: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
