@@ -283,9 +283,9 @@ def _examples(page: str) -> list[str]:
     return ["\n".join(lines) for language, lines in _blocks(text) if language == "python"]
 
 
-LENS = [(page, code) for page in ("README.md", "api.md") for code in _examples(page)]
-ELSEWHERE = {"data.md": 1, "extending.md": 5}
-"""Run by tests/test_docs.py, and by tests/tasks/test_examples.py but for the last one."""
+LENS = [(page, code) for page in ("README.md", "api.md", "start.md") for code in _examples(page)]
+ELSEWHERE = {"data.md": 1, "extending.md": 5, "upstream.md": 7}
+"""Run by test_docs.py and test_upstream.py, and by tasks/test_examples.py but for the last one."""
 
 
 def test_every_python_example_is_run() -> None:

@@ -35,7 +35,7 @@ EXAMPLES = {
     "report": ("emergence report classifier_emergence --open",),
     "export": (
         "emergence export classifier_emergence -o my-share",
-        "emergence export classifier_emergence --arm classified --seed 0 --base",
+        "emergence export classifier_emergence --arm sft --seed 0 --base",
     ),
     "models": ("emergence models", "emergence models --check smollm2-135m-instruct"),
     "show": ('emergence show "7 * 8 = "', 'emergence show --chat "What is 7 times 8?"'),

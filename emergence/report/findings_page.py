@@ -62,7 +62,7 @@ def _overview(entry: Mapping[str, Any]) -> list[str]:
         cells.setdefault(prediction, {})[cls] = f"{sign} {_figure(finding)}{deviated}".strip()
     classes = list(dict.fromkeys(cls for row in cells.values() for cls in row))
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in _SECTIONS)
-    head = ["", "claim", *classes]
+    head = ["id", "claim", *classes]
     return [
         f"{counts}. Config `{entry['config']}`, predictions version {entry['predictions_version']}.",
         *_registered(entry),

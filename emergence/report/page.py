@@ -58,6 +58,8 @@ def write(
 ) -> Path:
     """Write everything into `folder` and return the path of `report.html`; one process at a time does.
 
+    Figures and Parquet files of unchanged readings are kept as they are.
+
     Parameters
     ----------
     experiment
@@ -70,8 +72,6 @@ def write(
         Token id to text; without it the page shows ids.
     notice
         Called with one line while another process writes into `folder`.
-
-    Figures and Parquet files of unchanged readings are kept as they are.
 
     Raises
     ------

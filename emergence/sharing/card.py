@@ -82,7 +82,7 @@ def _training(chosen: Chosen) -> str:
         "whole validation answers right": _percent(row.get("valid_exact")),
     }
     return "## Training\n\n" + _table(
-        ("", ""),
+        ("what", "value"),
         [
             (name, sources.plain(v) if isinstance(v, float) else str(v))
             for name, v in known.items()
@@ -109,7 +109,7 @@ def _verdicts(chosen: Chosen) -> str:
         f"{tables.counts(chosen.verdicts)}. The column *arm* says which training a claim is about;"
         f" this is {_plain(chosen.run.arm)}, seed {chosen.run.seed} of it."
     )
-    return f"## Verdicts\n\n{said}\n\n{_table(('', 'claim', 'arm', *classes), rows)}"
+    return f"## Verdicts\n\n{said}\n\n{_table(('id', 'claim', 'arm', *classes), rows)}"
 
 
 def _provenance(chosen: Chosen) -> str:
@@ -120,7 +120,7 @@ def _provenance(chosen: Chosen) -> str:
         rows.append(("commit", commit))
     command = known.get("command")
     again = f"\n\n## To make it again\n\n    {command}\n" if command else ""
-    return f"## Provenance\n\n{_table(('', ''), rows)}{again}"
+    return f"## Provenance\n\n{_table(('what', 'value'), rows)}{again}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,15 +23,6 @@ Opened = tuple[chromium.Page, Path]
 CURRENT = "document.querySelector('nav [aria-current]')"
 
 
-def _wait(browser: chromium.Page, condition: str) -> None:
-    """Until it holds, or ten seconds."""
-    assert browser.js(
-        "new Promise((done) => { const start = performance.now(), look = () => "
-        f"{condition} ? done(true) : performance.now() - start > 10000 ? done(false) :"
-        " setTimeout(look, 20); look(); })"
-    ), condition
-
-
 def _texts(browser: chromium.Page, selector: str) -> list[str]:
     found: list[str] = browser.js(f"[...document.querySelectorAll({selector!r})].map((n) => n.textContent)")
     return found
@@ -58,7 +49,7 @@ def test_a_link_opens_the_page_at_the_very_view(page: Opened) -> None:
     browser.ready(path, hash=address)
     assert browser.js(shown) == before
     assert abs(browser.js("document.getElementById('growth').getBoundingClientRect().top")) < 100
-    _wait(browser, f"{CURRENT}?.textContent === 'Over steps'")
+    browser.wait(f"{CURRENT}?.textContent === 'Over steps'")
     assert browser.js("document.querySelector('nav a[data-section=maps]').hash") == address.replace(
         "growth", "maps"
     )
@@ -87,7 +78,7 @@ def test_nonsense_in_the_address_changes_nothing(page: Opened) -> None:
 def test_sections_stay_at_hand_when_the_page_is_scrolled(page: Opened, width: int) -> None:
     browser, path = page
     browser.ready(path, width=width, hash="#training")
-    _wait(browser, f"{CURRENT}?.textContent === 'Training'")
+    browser.wait(f"{CURRENT}?.textContent === 'Training'")
     assert browser.js("document.querySelector('nav').getBoundingClientRect().top") == 0
     assert browser.js("scrollY") > 1000
     assert browser.js("document.documentElement.scrollWidth - window.innerWidth") <= 0

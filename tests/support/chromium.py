@@ -126,6 +126,14 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
+    def wait(self, condition: str) -> None:
+        """Until it holds, or ten seconds."""
+        assert self.js(
+            "new Promise((done) => { const start = performance.now(), look = () => "
+            f"({condition}) ? done(true) : performance.now() - start > 10000 ? done(false) :"
+            " setTimeout(look, 20); look(); })"
+        ), condition
+
     def key(self, key: str) -> None:
         code = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
         text = {"text": "\r"} if key == "Enter" else {}
