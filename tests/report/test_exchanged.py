@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import axe
+import chromium
 import numpy as np
 import pytest
 import report_case
@@ -61,3 +63,19 @@ def test_the_page_has_the_section_only_where_streams_were_exchanged(made, tmp_pa
     bare = report_case.write(tmp_path / "without", train_logs={})
     assert 'href="#used"' not in bare.read_text()
     assert not (bare.parent / "figures" / "used.svg").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.found() is None, reason="no browser here")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_the_section_is_drawn_and_clean_for_axe_core(
+    made, tmp_path: Path, quick: None, page: tuple[chromium.Page, Path], width: int, dark: bool
+) -> None:
+    browser, own = page[0], report_case.write(tmp_path / "with", made)
+    browser.ready(own, width=width, dark=dark, hash="#used")
+    assert browser.js("document.querySelectorAll('#used svg.chart').length") == 6
+    assert browser.js("document.querySelectorAll('#used .position-table').length") == 1
+    assert browser.js("document.querySelectorAll('#used .card:not(:has(.take))').length") == 0
+    assert browser.js("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert axe.violations(browser) == []
+    assert browser.errors == []

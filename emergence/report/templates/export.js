@@ -1,6 +1,6 @@
 /* Taking a chart along: the picture as SVG or PNG, its numbers as CSV. Nothing leaves the page but a file. */
 
-const DRAWN = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "opacity", "font-size", "font-weight", "text-anchor", "visibility"];
+const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "opacity", "font-size", "font-weight", "text-anchor", "visibility"];
 
 function save(name, blob) {
   const link = html("a", { href: URL.createObjectURL(blob), download: name });

@@ -77,6 +77,8 @@ function drawPositions() {
     const { tokens: [base, source], layers, share } = e.map;
     const head = html("tr", {}, html("th", { scope: "col" }, "layer"), base.map((t, i) => html("th", { scope: "col" }, html("bdi", {}, visible(t)), t === source[i] ? null : html("span", { class: "instead" }, " ← ", html("bdi", {}, visible(source[i]))))));
     const rows = layers.map((layer, r) => html("tr", {}, html("th", { scope: "row" }, `L${layer}`), share[r].map((v) => v == null ? html("td", {}, "–") : html("td", { style: `background:${colour(v)};color:${ink(Math.max(0, Math.min(1, v)))}` }, String(Math.round(100 * v)))))).reverse();
-    add(grid, card(`${whenOf(e)}, ${e.class}: “${visible(e.map.base)}” given “${visible(e.map.source)}” (% carried)`, html("div", { class: "scroll rows", tabindex: 0, role: "group", "aria-label": `${whenOf(e)}, ${e.class}: carried by position` }, html("table", { class: "position-table" }, html("thead", {}, head), html("tbody", {}, rows)))));
+    const table = html("div", { class: "scroll rows", tabindex: 0, role: "group", "aria-label": `${whenOf(e)}, ${e.class}: carried by position` }, html("table", { class: "position-table" }, html("thead", {}, head), html("tbody", {}, rows)));
+    table.rows = () => [["layer", "position", "token", "token of the source", "carried"], ...layers.flatMap((layer, r) => share[r].map((v, i) => [`L${layer}`, i, visible(base[i]), visible(source[i]), v]))];
+    add(grid, card(`${whenOf(e)}, ${e.class}: “${visible(e.map.base)}” given “${visible(e.map.source)}” (% carried)`, table));
   }
 }
