@@ -66,6 +66,8 @@ def placebo(
 ) -> Rule:
     """A change as large as that of `rule`, row by row, in a direction that says nothing.
 
+    Where two streams of the pool are the same there is no direction, and nothing is changed.
+
     Parameters
     ----------
     kind
@@ -75,8 +77,6 @@ def placebo(
         Which placebo; the same number gives the same one.
     basis
         Directions that it must not have a part in: those of the rule.
-
-    Where two streams of the pool are the same there is no direction, and nothing is changed.
     """
     if kind == "natural" and (pool is None or len(pool) < 2):
         raise UsageError("placebo(kind='natural') needs a pool of two streams at least: give pool=streams")
