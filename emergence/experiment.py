@@ -91,7 +91,8 @@ class Experiment:
     @cached_property
     def controls(self) -> tuple[readings.Control, ...]:
         """The lens is proven on these prompts, and every control that needs no training has held."""
-        return readings.before_training(self.lens, self.plan)
+        by_reward = training.starts(self.lens, self.config.arms, self.splits, self.config.task, self.progress)
+        return readings.before_training(self.lens, self.plan, by_reward)
 
     @cached_property
     def runs(self) -> tuple[training.Run, ...]:

@@ -216,7 +216,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for reason in dict.fromkeys(outcome.skipped):
             terminalreporter.write_line(f"{Path(folder).name}: not measured: {reason}")
     left_out = [item for item in config.stash[DESELECTED] if belongs(item)]
+    wanted = "slow" if any(item.get_closest_marker("slow") for item in left_out) else "long"
     if left_out and not config.stash[OUTCOMES]:
         terminalreporter.write_line(
-            f"{len(left_out)} claims were left out: they train a model; `-m slow` runs them"
+            f"{len(left_out)} claims were left out: they train a model; `-m {wanted}` runs them"
         )

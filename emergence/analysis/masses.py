@@ -335,6 +335,23 @@ def correct(runs: Sequence[Readings], style: str, cls: str, step: int) -> Bool[n
     return np.stack([r.correct[step, mine] for r in runs])
 
 
+def written(
+    runs: Sequence[Readings], style: str, cls: str, family: str
+) -> Float[np.ndarray, "seed step prompt"]:
+    """1 where the model, left to write, wrote exactly the right answer, else 0; NaN where it was not asked.
+
+    Of the prompts and steps that `from_readings` has for the family.
+    """
+    first = runs[0]
+    mine = (
+        _without_copies(first, style, cls, family)
+        if family in _OF_ANSWERS
+        else _where(first.prompts, style, cls)[0]
+    )
+    steps = list(_steps(runs, mine))
+    return np.stack([r.exact[steps][:, mine] for r in runs]).astype(float)
+
+
 def exact(runs: Sequence[Readings], cls: str, step: int) -> float:
     """Share of the class's answers that the model, left to write, wrote exactly; NaN where none was asked.
 

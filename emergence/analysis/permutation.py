@@ -56,6 +56,13 @@ def permutations(n: int, m: int = PERMUTATIONS) -> Int[np.ndarray, "m n"]:
     return rng.permuted(np.broadcast_to(np.arange(n), (m, n)), axis=1)
 
 
+@lru_cache(maxsize=8)
+def signs(n: int, m: int = PERMUTATIONS) -> Float[np.ndarray, "m n"]:
+    """`m` random sequences of `n` signs, 1 or -1, from a constant seed."""
+    rng = np.random.default_rng([n, m, 5])
+    return rng.choice(np.array([-1.0, 1.0]), size=(m, n))
+
+
 def max_t(
     observed: Float[np.ndarray, " cell"], null: Float[np.ndarray, "cell m"]
 ) -> Float[np.ndarray, " cell"]:

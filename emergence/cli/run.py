@@ -26,7 +26,7 @@ _QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 def run(experiment: Experiment, flags: Sequence[str]) -> Ended:
-    """Run pytest on the experiment's folder: the tests and verdicts are those of `pytest FOLDER -m slow`.
+    """Run pytest on the experiment's folder, with the tests that are marked slow or long.
 
     Raises
     ------
@@ -43,7 +43,8 @@ def run(experiment: Experiment, flags: Sequence[str]) -> Ended:
     place = contextlib.chdir(experiment.folder) if odd else contextlib.nullcontext()
     paths = {"config": experiment.file, "store": experiment.store.root} if odd else {}
     absolute = [f"--emergence-{name}={os.path.abspath(path)}" for name, path in paths.items()]
-    arguments = ["-m", "slow", *_PLUGINS, *_QUIET, *flags, *absolute, "." if odd else str(experiment.folder)]
+    named = "." if odd else str(experiment.folder)
+    arguments = ["-m", "slow or long", *_PLUGINS, *_QUIET, *flags, *absolute, named]
     with _terminated_as_interrupted(), place:
         code = int(pytest.main(arguments, plugins=[watch]))
     ended = watch.outcome.ended(code)

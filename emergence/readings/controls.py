@@ -7,14 +7,16 @@ answers, random words) are predictions of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..config.settings import Arm
 from ..errors import BrokenExperiment, NotMeasurable
 from ..interventions.planting import direction, planted
 from ..lens.logit_lens import LogitLens
+from ..training.policy import Start
 from .operands import operands_tell
 from .plan import Plan
 from .readings import STRENGTH
@@ -32,8 +34,12 @@ class Control:
     reason: str
 
 
-def before_training(lens: LogitLens, plan: Plan) -> tuple[Control, ...]:
+def before_training(
+    lens: LogitLens, plan: Plan, by_reward: Iterable[tuple[Arm, Start]] = ()
+) -> tuple[Control, ...]:
     """Prove the lens on the prompts that will be read, and run every control that needs no training.
+
+    `by_reward`: the arms that learn by reward, with what the base model's answers would earn.
 
     Raises
     ------
@@ -41,11 +47,17 @@ def before_training(lens: LogitLens, plan: Plan) -> tuple[Control, ...]:
         One of them failed: what follows would not be a measurement.
     """
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
-    ran = (planted_classifier(lens, plan), *operands_only(plan))
+    ran = (planted_classifier(lens, plan), *operands_only(plan), *(_rewarded(*arm) for arm in by_reward))
     failed = [c for c in ran if not c.passed]
     if failed:
         raise BrokenExperiment("; ".join(f"control {c.name} failed: {c.reason}" for c in failed))
     return ran
+
+
+def _rewarded(arm: Arm, start: Start) -> Control:
+    """An arm that begins with rewards must have some; one that is taught before may get them later."""
+    lacking = "" if start.solved or arm.sft_steps else "; nothing to learn from: raise sft_steps=0"
+    return Control(f"rewards of {arm.name}", not lacking, f"before training, {start}{lacking}")
 
 
 def planted_classifier(lens: LogitLens, plan: Plan) -> Control:

@@ -23,6 +23,10 @@ from .readings import Prompt, disjoint, separate
 
 ANYWHERE = "words anywhere"
 """The family of operation words at every position."""
+WRITTEN = "whole answers"
+"""What the model writes, at every checkpoint."""
+OF_ACCURACY = ("contrast", "accuracy gain", "no accuracy gain")
+"""Tests of what the model writes."""
 RANDOM_SETS = 20
 """Random word sets of control C2."""
 PROBLEMS = 60
@@ -64,8 +68,8 @@ class Plan:
     longest: int
     """Tokens of the longest answer."""
     asked: dict[str, tuple[str, ...]]
-    """By arm, what a claim about it needs beside the trained styles: other styles, and `ANYWHERE`. It is read
-    at step 0 (all styles are) and at the arm's last checkpoint."""
+    """By arm, what a claim about it needs beside the trained styles: other styles, and `ANYWHERE`, which are
+    read at step 0 (all styles are) and at the arm's last checkpoint; and `WRITTEN`."""
     intervened: dict[str, tuple[tuple[str, str], ...]]
     """By arm of a causal claim, the parts of the stream and the bands of depth that are said to be used."""
     pairs: tuple[Pair, ...]
@@ -96,6 +100,10 @@ class Plan:
         """The styles that are read at an arm's last checkpoint, and whether every position is."""
         asked = self.asked.get(arm, ())
         return tuple(s for s in self.words if s in self.trained or s in asked), ANYWHERE in asked
+
+    def writes(self, arm: str) -> bool:
+        """Whether the model answers in its own words at every checkpoint of an arm, not only at the last."""
+        return WRITTEN in self.asked.get(arm, ())
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides what is read of every arm, for the store's key."""
@@ -147,6 +155,7 @@ def _asked(task: Task, claims: Iterable[Claim]) -> dict[str, tuple[str, ...]]:
         if claim.arm == "permuted" and claim.family == "stream":
             continue  # its streams are kept with the base model's
         needs = {claim.style} - {*task.styles} | ({ANYWHERE} if claim.family == ANYWHERE else set())
+        needs |= {WRITTEN} if claim.test in OF_ACCURACY else set()
         for arm in (claim.arm, *claim.against):
             found.setdefault(arm, set()).update(needs)
     return {arm: tuple(sorted(needs)) for arm, needs in found.items()}

@@ -91,7 +91,8 @@ def _readings(
     kept = store.get_or_build("readings", asked, build, parent=run.entry)
     own = [step for step in run.checkpoints if step > 0]
     each = {step: load(kept.file(file_of(max(s for s in own if s <= step)))) for step in steps}
-    return assemble(run.arm, run.seed, plan, base, each)
+    switch = int(run.entry.info.get("switch", 0))
+    return replace(assemble(run.arm, run.seed, plan, base, each), switch=switch)
 
 
 def _effects(
@@ -243,7 +244,8 @@ def prompts_of_run(plan: Plan, arm: str, later: int) -> int:
     """`prompts_of` of all checkpoints after step 0 of a run."""
     if not later:
         return 0
-    return (later - 1) * prompts_of(plan, plan.trained, False) + prompts_of(plan, plan.of_arm(arm)[0], True)
+    between = prompts_of(plan, plan.trained, plan.writes(arm))
+    return (later - 1) * between + prompts_of(plan, plan.of_arm(arm)[0], True)
 
 
 def _streams(lens: LogitLens, plan: Plan) -> np.ndarray:
@@ -264,15 +266,16 @@ def read_run(lens: LogitLens, plan: Plan, run: Run, folder: Path, progress: Prog
     with progress.task(f"read {run.arm} seed {run.seed}", total, "prompt") as task:
         for step in later:
             path, last = folder / file_of(step), step == later[-1]
+            written = last or plan.writes(run.arm)
             if _whole(path):
-                task.advance(prompts_of(plan, styles if last else plan.trained, last), f"step {step}")
+                task.advance(prompts_of(plan, styles if last else plan.trained, written), f"step {step}")
             else:
                 with models.adapted(lens.model, checkpoints[step]):
                     applied = not np.array_equal(base, lens.logits(few))
                     _require(applied, checkpoints[step], "changes nothing: it is not applied")
                     moved = partial(task.advance, note=f"step {step}")
                     arrays = read(lens, plan, styles if last else plan.trained, moved)
-                    if last:
+                    if written:
                         arrays["exact"] = write(lens, plan)
                         moved(len(plan.written))
                     arrays |= {"anywhere": anywhere(lens, plan)} if last and everywhere else {}

@@ -88,7 +88,8 @@ class Readings:
     """The model's most likely token is the right answer's last one, after all that comes before it."""
     exact: Float[np.ndarray, "step prompt"]
     """1 where the model, left to write, wrote exactly the right answer, 0 where it did not; NaN where it was
-    not asked to: in styles that were not trained on, and between step 0 and the last checkpoint."""
+    not asked to: in styles that were not trained on and, unless a claim is about it, between step 0 and the
+    last checkpoint."""
     hidden: Float[np.ndarray, "layer prompt hidden"]
     """Residual streams of step 0 (the base model), for probes."""
     token_sets: dict[str, dict[str, tuple[int, ...]]]
@@ -98,6 +99,8 @@ class Readings:
     copied: Bool[np.ndarray, " prompt"] | None = None
     """The right answer's last token stands before it, in prompt or answer: it could be copied, and is left
     out of the answer family."""
+    switch: int = 0
+    """The step from which on the run learned by reward; 0 where it did not, or from the base model on."""
     copied_first: Bool[np.ndarray, " prompt"] | None = None
     """The same of its first token."""
     effects: Mapping[int, Effects] = field(default_factory=dict)

@@ -8,7 +8,7 @@ figures by class: reward, groups without signal, entropy, length, and the KL div
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from scipy.special import log_softmax
 
 from ..backend import numpy_ops
 from ..config.settings import Arm
-from ..errors import BrokenExperiment
+from ..errors import BrokenExperiment, UsageError
 from ..lens.hooks import evaluating
 from ..lens.logit_lens import LogitLens
+from ..progress import SILENT, Progress
+from ..tasks import encoding
 from ..tasks.encoding import Row
+from ..tasks.task import Splits, Task
 from . import rollouts
 from .checkpoints import flat
 from .learned import short
@@ -60,6 +63,29 @@ def start(lens: LogitLens, rows: Sequence[Row], arm: Arm, seed: int, reward: Rew
     written = rollouts.sample(lens, rows, size, arm.max_new_tokens, derived(seed, START))
     given = rollouts.rewards(lens.tokenizer, rows, written, reward)
     return Start(float(given.mean()), float((given > 0).any(axis=1).mean()), size, len(rows))
+
+
+def starts(
+    lens: LogitLens, arms: Iterable[Arm], splits: Splits, task: Task, progress: Progress = SILENT
+) -> Iterator[tuple[Arm, Start]]:
+    """Of each arm that learns by reward, what the answers of the model as it is would earn; told, too.
+
+    Raises `UsageError` where a right answer is longer than `max_new_tokens`: it could not be written.
+    """
+    measured: dict[tuple[int, int], Start] = {}
+    for arm in (arm for arm in arms if arm.method == "grpo"):
+        key = arm.group_size, arm.max_new_tokens
+        if key not in measured:
+            every = encoding.rows(lens.tokenizer, splits.train, task.styles)
+            if (longest := max(len(row.answer_ids) for row in every)) > arm.max_new_tokens:
+                raise UsageError(
+                    f"{arm.name}: max_new_tokens={arm.max_new_tokens} is less than the {longest} tokens that "
+                    "an answer and its end take here; raise it"
+                )
+            measured[key] = start(lens, every[:STARTING_ROWS], arm, arm.seeds[0], task.reward)
+        begins = f"; rewards begin after sft_steps={arm.sft_steps}" if arm.sft_steps else ""
+        progress.line(f"{arm.name}: before training, {measured[key]}{begins}")
+        yield arm, measured[key]
 
 
 @dataclass(kw_only=True)

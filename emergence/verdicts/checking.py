@@ -90,8 +90,10 @@ def _problems(p: Prediction, ids: Sequence[str], config: Config) -> Iterator[str
     for arm in (p.arm, *p.against):
         if arm not in arms:
             yield f"arm {arm!r} is not in the config; it has {', '.join(arms)}"
-    if p.against and p.test != "predicts correctness":
-        yield f"against={list(p.against)} is for `predicts correctness`; drop it"
+    if p.against and p.test not in ("predicts correctness", "contrast"):
+        yield f"against={list(p.against)} is for `predicts correctness` and `contrast`; drop it"
+    if p.test in plan.OF_ACCURACY:
+        yield from _of_accuracy(p, config)
     if p.band not in (*BANDS, AT_TARGET):
         yield f"band {p.band!r} is unknown; known bands: {', '.join([*BANDS, AT_TARGET])}"
     if p.family not in FAMILIES:
@@ -135,6 +137,20 @@ def _causal_problems(p: Prediction, config: Config) -> Iterator[str]:
         yield f"style {p.style!r}: streams are exchanged in the first trained style, {trained}"
 
 
+def _of_accuracy(p: Prediction, config: Config) -> Iterator[str]:
+    """What makes a claim about what the model writes meaningless: there is no path of an arm to look at."""
+    asked = (p.arm, *p.against)
+    if p.test == "contrast" and (len(p.against) != 1 or p.arm in p.against):
+        yield f"a contrast is with one other arm: against=({p.against[0] if p.against else 'sft'!r},)"
+    if untrained := [arm for arm in asked if arm in UNTRAINED]:
+        yield f"arm {untrained[0]!r} is not trained; `{p.test}` is of what training does"
+    if p.style not in config.task.styles:
+        trained = ", ".join(config.task.styles)
+        yield f"style {p.style!r} is not trained on; the model writes answers in {trained}"
+    if p.family not in ("words", "answer"):
+        yield f"family {p.family!r} is not read at every checkpoint; `{p.test}` is of words or answer"
+
+
 def _notices(p: Prediction, config: Config) -> Iterator[str]:
     """Why a prediction will be inconclusive, or is about another layer than the one that is trained."""
     if p.arm in UNTRAINED:
@@ -148,6 +164,11 @@ def _notices(p: Prediction, config: Config) -> Iterator[str]:
             f"can never be {_gone(p)}: {seeds} seeds that lack it leave it open whether half of all seeds "
             f"have it; {TRAINED} seeds are needed"
         )
+    if p.test == "contrast" and seeds >= p.min_seeds:
+        shared = {*arm.seeds}.intersection(*(config.arm(other).seeds for other in p.against))
+        if len(shared) < p.min_seeds:
+            both = f"{p.arm} and {', '.join(p.against)} share {len(shared)}"
+            yield f"will be inconclusive: it needs {p.min_seeds} seeds, arms {both}; give both the same"
     if p.test == "growth" and len(steps) < 3:
         yield f"will be inconclusive: a trend needs three checkpoints, arm {p.arm} has {steps}"
     if p.band == AT_TARGET and math.floor(depth * 100) != math.floor(TARGET_DEPTH * 100):
@@ -222,6 +243,8 @@ def _orders(p: Prediction, config: Config) -> int:
     if p.test == "growth" and p.arm != "base":
         arm = config.arm(p.arm)
         return int(math.factorial(len(arm.checkpoint_steps)) ** len(arm.seeds))
+    if p.test in plan.OF_ACCURACY:
+        return int(2**judged)
     if p.test == "predicts correctness":
         return math.comb(judged, judged // 2)
     return math.factorial(judged) if p.family == "answer" else math.comb(judged * classes, judged)

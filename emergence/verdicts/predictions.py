@@ -31,6 +31,9 @@ TESTS = (
     "probe",
     "no probe",
     *CAUSAL,
+    "contrast",
+    "accuracy gain",
+    "no accuracy gain",
 )
 """The criteria by name; `criteria.CRITERIA` has the function of each."""
 FAMILIES = ("words", "words anywhere", "answer", "words or answer", "random words", "stream", "class means")
@@ -82,7 +85,8 @@ class Prediction:
     """Share of whole held-out answers of the class that the model must write after training; 0: none."""
 
     against: tuple[str, ...] = ()
-    """Of `predicts correctness`: arms over which it must have gained `threshold`, such as `base`."""
+    """Of `predicts correctness`: arms over which it must have gained `threshold`, such as `base`. Of
+    `contrast`: the arm that holds another mass where both are right equally often."""
 
     @property
     def absence(self) -> bool:

@@ -16,6 +16,7 @@ WORDS = {
     "parity": {"even": ["plus"], "odd": ["minus"]},
     "classifier_emergence": {"add": ["add", "plus"], "subtract": ["subtract"], "multiply": ["multiply"]},
 }
+WORDS["reinforcement"] = WORDS["classifier_emergence"]
 
 
 def hypotheses(place: Path) -> Path:
@@ -37,5 +38,7 @@ def shortened(config: dict[str, Any], name: str, model: Path) -> dict[str, Any]:
     for arm in config["training"]["training_methods"].values():
         for own in ("max_steps", "checkpoint_steps"):
             arm.pop(own, None)
+        if arm["method"] == "grpo":
+            arm["sft_steps"] = 2
     config["parameters"] |= FEW | {"num_samples": 60, "task_vocabulary": WORDS[name]}
     return config

@@ -58,6 +58,13 @@ def test_a_threshold_that_is_not_above_what_is_negligible_is_refused():
         ({"premise": "B9"}, "E1: premise 'B9' is not in the table"),
         ({"untrained_style": True}, "E1: style 'symbolic' is trained on"),
         ({"test": "replication", "min_seeds": 1}, "E1: claims replication with min_seeds=1"),
+        ({"test": "contrast"}, "E1: a contrast is with one other arm: against=('sft',)"),
+        ({"test": "contrast", "against": ("sft",)}, "E1: a contrast is with one other arm"),
+        ({"test": "contrast", "against": ("base",)}, "E1: arm 'base' is not trained; `contrast` is of what"),
+        ({"test": "accuracy gain", "arm": "base"}, "E1: arm 'base' is not trained; `accuracy gain`"),
+        ({"test": "accuracy gain", "style": "worded"}, "E1: style 'worded' is not trained on; the model"),
+        ({"test": "accuracy gain", "family": "words anywhere"}, "family 'words anywhere' is not read"),
+        ({"against": ("base",)}, "E1: against=['base'] is for `predicts correctness` and `contrast`"),
     ],
 )
 def test_a_prediction_that_cannot_be_judged_is_told_before_training(change, message):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..measurements import Measurements
 from ..predictions import Prediction
 from ..verdict import Assessment
-from . import causal, classifier, correctness, growth, probe, replication
+from . import accuracy, causal, classifier, contrast, correctness, growth, probe, replication
 from .sentences import blocked
 
 Criterion = Callable[[Prediction, str, str, Measurements], Assessment]
@@ -27,6 +27,9 @@ CRITERIA: dict[str, Criterion] = {
     "no probe": probe.assess,
     "used": causal.assess,
     "carries the operation": causal.assess,
+    "contrast": contrast.assess,
+    "accuracy gain": accuracy.assess,
+    "no accuracy gain": accuracy.assess,
 }
 """By the name that `Prediction.test` has for it."""
 
