@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from .tracking import Hook, Tracked
 if TYPE_CHECKING:
     from .config import Arm, Config
     from .lens import LogitLens
+    from .training.group import Group
     from .verdicts import Table, Verdict
 
 
@@ -23,18 +24,21 @@ class Experiment:
 
     `overrides` are config values by dotted name, and `steps` and `seeds` as the options of that name; `file`
     is another config than the folder's. Experiments that share `loaded` load a model once. `metrics` is
-    called with (arm, seed, step, {name: value}) after each update and at checkpoints.
+    called with (arm, seed, step, {name: value}) after each update and at checkpoints. `ranks` processes
+    train each run together.
     """
 
     def __init__(
         self, folder: Path, overrides: Mapping[str, Any] | None = None, store: Store | None = None,
         progress: Progress = SILENT, *, file: Path | None = None, loaded: dict[str, LogitLens] | None = None,
         metrics: Hook | None = None,
+        ranks: int = 1,
     ) -> None:  # fmt: skip
         self.folder, self.file = folder, file or folder / "config.yaml"
         self.progress = Tracked(progress, [metrics]) if metrics else progress
         self.store = store or Store(default_root(folder), progress.line)
         self.overrides, self._loaded = overrides or {}, {} if loaded is None else loaded
+        self.ranks = ranks
 
     @cached_property
     def config(self) -> Config:
@@ -100,10 +104,18 @@ class Experiment:
         _ = self.controls
         return tuple(unfolding.runs(self))
 
-    def train(self, arm: Arm, seed: int) -> training.Run:
+    def spec(self, arm: Arm, seed: int) -> dict[str, Any]:
+        """Everything that decides a run; its hash is the run's key."""
+        return provenance.run_spec(self.config, self.source, self.splits, arm, seed, self.ranks)
+
+    def build(self, arm: Arm, seed: int, group: Group | None = None) -> Callable[[Path], dict[str, Any]]:
+        """What fills the folder of a run; each rank of a group calls it, with a folder of its own."""
+        parts = self.lens, arm, seed, self.splits, self.config.task, self.progress
+        return partial(training.build, *parts, ranks=self.ranks, group=group)
+
+    def train(self, arm: Arm, seed: int, group: Group | None = None) -> training.Run:
         """One run, from the store if it is there; one that was interrupted goes on where it stopped."""
-        build = partial(training.build, self.lens, arm, seed, self.splits, self.config.task, self.progress)
-        spec = provenance.run_spec(self.config, self.source, self.splits, arm, seed)
+        spec, build = self.spec(arm, seed), self.build(arm, seed, group)
         return training.Run(arm.name, seed, self.store.get_or_build("runs", spec, build))
 
     @cached_property

@@ -49,9 +49,19 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "type": Path,
         "help": "where runs are kept [.emergence at the root of the repository]",
     },
+    "shared-store": {
+        "action": "store_true",
+        "help": "hosts share the store, from now on: locks that hold on NFS",
+    },
     "steps": {"metavar": "N[,N...]", "help": "the last step, or all checkpoint steps, of every arm"},
     "seeds": {"metavar": "N", "type": int, "help": "number of seeds: 0 to N-1"},
     "quick": {"action": "store_true", "help": "the size that the config declares under `quick`"},
+    "ranks": {
+        "metavar": "N",
+        "type": int,
+        "default": 1,
+        "help": "take the runs that N processes trained together (emergence run --launch)",
+    },
     "param": {
         "metavar": "KEY=VALUE",
         "action": "append",
@@ -128,10 +138,13 @@ def held(config: pytest.Config, folder: Path) -> Experiment:
         named = {name: option(config, name) for name in ("model", "steps", "seeds")}
         overrides |= {name: value for name, value in named.items() if value is not None}
         overrides |= {"quick": "yes"} if option(config, "quick") else {}
-        root = option(config, "store") or default_root(folder)
+        kept = Store(option(config, "store") or default_root(folder))
+        if option(config, "shared-store"):
+            kept.share()
         config.stash[_HELD][folder] = Experiment(
-            folder, overrides, Store(root), file=option(config, "config"), loaded=config.stash[_LOADED]
-        )
+            folder, overrides, kept, file=option(config, "config"), loaded=config.stash[_LOADED],
+            ranks=option(config, "ranks"),
+        )  # fmt: skip
     return config.stash[_HELD][folder]
 
 

@@ -52,8 +52,14 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "device": backend.device(), "machine": platform.machine()}
 
 
-def run_spec(config: Config, source: Source, splits: Splits, arm: Arm, seed: int) -> dict[str, Any]:
-    """Everything that decides a run's content; its hash is the run's key. Needs no loaded model."""
+def run_spec(
+    config: Config, source: Source, splits: Splits, arm: Arm, seed: int, ranks: int = 1
+) -> dict[str, Any]:
+    """Everything that decides a run's content; its hash is the run's key. Needs no loaded model.
+
+    Sums over several `ranks` round otherwise than one process does. What is given is not trained by any.
+    """
+    together = {"ranks": ranks} if ranks > 1 and arm.method != "given" else {}
     return {
         "model": source.hash,
         "arm": arm.spec() | ({"content": arm.content[arm.seeds.index(seed)]} if arm.content else {}),
@@ -61,6 +67,7 @@ def run_spec(config: Config, source: Source, splits: Splits, arm: Arm, seed: int
         "styles": list(config.task.styles),
         "data": {name: tasks.content_hash(getattr(splits, name)) for name in ("train", "valid", "test")},
         "code": source_hash(TRAINING),
+        **together,
         **environment(),
     }
 
@@ -72,11 +79,10 @@ def reading_spec(plan: Plan, source: Source) -> dict[str, Any]:
 
 def require_space(experiment: Experiment, wanted: Sequence[tuple[Arm, int]]) -> list[tuple[Arm, int]]:
     """The runs that are not there yet; raises `BrokenExperiment` unless they fit on the store's disk."""
-    config, source, splits = experiment.config, experiment.source, experiment.splits
     missing = [
         (arm, seed)
         for arm, seed in wanted
-        if experiment.store.find("runs", run_spec(config, source, splits, arm, seed)) is None
+        if experiment.store.find("runs", experiment.spec(arm, seed)) is None
     ]
     experiment.store.require_space(sum(size(experiment.model, arm) for arm, _ in missing))
     return missing
@@ -190,5 +196,6 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
         "controls": {c.name: c.reason for c in experiment.controls},
         "tokens": [dataclasses.asdict(row) for row in experiment.vocabulary.table],
         "blas": backend.install().name,
+        "ranks": experiment.ranks,
         **environment(),
     }

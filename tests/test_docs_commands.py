@@ -171,7 +171,9 @@ def _tiny(command: str) -> str:
     if command.startswith("emergence show") and "--model" not in command:
         command += " --model model"
     example = "model" if "--check" in command else "classifier_emergence"
-    return command.replace(EMBEDDED, "model").replace(" NAME", f" {example}")
+    command = command.replace(EMBEDDED, "model").replace(" NAME", f" {example}")
+    (key, *_) = sorted(path.parent.name for path in Path(".emergence/runs").glob("*/manifest.json"))
+    return command.replace(" KEY ", f" {key} ")
 
 
 OURS = [c for c in COMMANDS if c.startswith("emergence ")]
@@ -185,8 +187,10 @@ def test_verbs_that_are_spoken_of_exist(command: str) -> None:
     assert command.split()[1] in group.commands
 
 
-ELSEWHERE_RUN = [c for c in OURS if any(o in c for o in ("--get", "--against", "--report-to"))]
-"""What needs an index, torch or a tracker: the slow tests of `tests/models` and `tests/training` run it."""
+APART = ("--get", "--against", "--report-to", "--launch", "--shared-store")
+ELSEWHERE_RUN = [c for c in OURS if any(option in c for option in APART)]
+"""What needs an index, torch, a tracker or several processes: tests of `tests/models`, `tests/training` and
+`tests/cli` run it."""
 
 
 @pytest.mark.parametrize("command", ELSEWHERE_RUN)

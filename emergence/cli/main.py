@@ -190,12 +190,24 @@ def run(
     strict_verdicts: Annotated[bool, typer.Option("--strict-verdicts", help="Inconclusive fails.")] = False,
     report_to: ReportTo = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    shared_store: Annotated[
+        bool,
+        typer.Option("--shared-store", help="Hosts share the store, from now on: locks that hold on NFS."),
+    ] = False,
+    launch: Annotated[
+        Path | None, typer.Option(metavar="HOSTS.JSON", help="Train each run on several hosts together.")
+    ] = None,
 ) -> int:
     """Train, read and judge; the verdicts come from pytest, as `pytest hypotheses -m slow` gives them."""
+    from . import launch as together
     from . import plan, run
 
     one, kept = find(name, experiments_dir, store)
+    hosts = together.hosts(launch) if launch else ()
+    if shared_store:
+        kept.share()
     experiment = settled(one, kept, config, param, model=model, steps=steps, seeds=seeds, quick=quick or None)
+    experiment.ranks = len(hosts) or 1
     if dry_run:
         console().print(plan.plan(experiment))
         return OK
@@ -204,6 +216,12 @@ def run(
     options["report-to"] = report_to
     flags = [f"--emergence-{key}={value}" for key, value in options.items() if value is not None]
     flags += [f"--emergence-param={p}" for p in param or []]
+    if hosts:
+        try:
+            together.train(experiment, hosts)
+        except KeyboardInterrupt:
+            return say("interrupted; run it again to go on where it stopped", INTERRUPTED)
+        flags.append(f"--emergence-ranks={experiment.ranks}")
     flags += ["--emergence-strict-verdicts"] * strict_verdicts + ["-q"] * quiet
     flags += ["--emergence-quick"] * quick
     ended = run.run(experiment, flags)

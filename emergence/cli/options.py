@@ -29,6 +29,7 @@ EXAMPLES = {
         "emergence run classifier_emergence --dry-run",
         "emergence run classifier_emergence --steps 500 --seeds 5",
         "emergence run parity -p training.lora.rank=8 --strict-verdicts",
+        "emergence run classifier_emergence --launch hosts.json",
     ),
     "judge": ("emergence judge my-run --base smollm2-135m-instruct",),
     "status": ("emergence status classifier_emergence", "emergence status classifier_emergence --all"),
@@ -41,6 +42,8 @@ EXAMPLES = {
     "show": ('emergence show "7 * 8 = "', 'emergence show --chat "What is 7 times 8?"'),
     "store list": ("emergence store list",),
     "store verify": ("emergence store verify",),
+    "store pack": ("emergence store pack 0123456789abcdef -o run.tar",),
+    "store add": ("emergence store add run.tar",),
     "store remove": ("emergence store remove --state partial --older-than 30",),
 }
 """By verb, what one may type; a test holds that each is understood."""

@@ -121,14 +121,13 @@ def _states(experiment: Experiment) -> tuple[dict[tuple[str, int], str], dict[_K
     pairs = [(arm, seed) for arm in config.arms for seed in arm.seeds]
     if not _is_here(config.model):
         return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}, {}
-    from .. import provenance
-
-    source, splits = experiment.source, experiment.splits
-    kept = {item.key: item for item in experiment.store.entries() if item.kind == "runs"}
+    source = experiment.source
+    there = sorted(experiment.store.entries(), key=lambda item: item.state == "complete")
+    kept = {item.key: item for item in there if item.kind == "runs"}
     words = {"complete": "cached", "partial": "interrupted, goes on"}
     states = {}
     for arm, seed in pairs:
-        item = kept.get(key_of(provenance.run_spec(config, source, splits, arm, seed)))
+        item = kept.get(key_of(experiment.spec(arm, seed)))
         states[arm.name, seed] = words.get(item.state if item else "", "to train")
     return states, _speeds(item for item in kept.values() if item.spec.get("model") == source.hash)
 

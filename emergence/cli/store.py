@@ -1,10 +1,11 @@
-"""`emergence store list | verify | remove`: what a store holds. In: a store. Out: lines."""
+"""`emergence store list | verify | pack | add | remove`: what a store holds. In: a store. Out: lines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
+from ..store import packing
 from ..store.files import size_text
 from ..store.inventory import Item
 from ..store.store import Store
@@ -117,6 +119,28 @@ def _verify(store: StoreOption = None) -> int:
     lines, sound = verify(kept(store))
     print("\n".join(lines))
     return OK if sound else BROKEN
+
+
+@verb(app, "pack", "store")
+def _pack(
+    keys: Annotated[list[str], typer.Argument(help="Keys as `store list` shows them.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="[KEY.tar]")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Write entries, and what is nested in them, to one file, for a store on another disk."""
+    target = out or Path(f"{keys[0]}.tar")
+    packed = packing.pack(kept(store), keys, target)
+    print(f"packed {len(packed)} entries, {size_text(target.stat().st_size)}: {target}")
+
+
+@verb(app, "add", "store")
+def _add(
+    file: Annotated[Path, typer.Argument(help="What `store pack` wrote.")], store: StoreOption = None
+) -> None:
+    """Put the entries of a pack into the store, once every hash in it was verified."""
+    place = kept(store)
+    new, known = packing.add(place, file)
+    print(f"added {len(new)} entries to {place.root}" + (f"; {len(known)} were there" if known else ""))
 
 
 @verb(app, "remove", "store")

@@ -69,13 +69,13 @@ def _size(path: Path) -> int:
 
 def _items(place: Path, results: Mapping[str, bytes]) -> Iterator[Item]:
     for path in (path for kind in _children(place) for path in _children(kind)):
-        name = path.name.removesuffix(PARTIAL)
+        name, partial, _ = path.name.partition(PARTIAL)
         corrupt = path.name.startswith(CORRUPT)
         key = path.name.removeprefix(CORRUPT)[:16] if corrupt else name
         if not path.is_dir() or path.is_symlink() or not _KEY.fullmatch(key):
             continue
         nested = list(_items(path, results)) if path.name == key else []
-        state = "corrupt" if corrupt else "complete" if name == path.name else "partial"
+        state = "corrupt" if corrupt else "partial" if partial else "complete"
         with suppress(FileNotFoundError):  # somebody else removes it
             yield _item(path, key, state, nested, results)
             yield from nested

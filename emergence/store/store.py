@@ -7,12 +7,14 @@ a sealed folder whose every byte was checked. Content addresses and checks on re
     <root>/<kind>/<key>/manifest.json     last to be written: without it, nothing is there
     <root>/<kind>/<key>/<kind>/<key>/     an entry nested in its parent, and gone with it
     <root>/<kind>/<key>.partial/          under construction; survives a kill, so that the build goes on
+    <root>/<kind>/<key>.partial-<host>-<pid>/   the same in a store that hosts share: who builds, builds alone
     <root>/<kind>/<key>.lock, .holder     the operating system's lock, and who says to hold it
     <root>/<kind>/.corrupt-<key>-<time>/  failed its hashes: moved here, never deleted, never read
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -23,16 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BrokenExperiment, UsageError
-from . import files, inventory
+from . import files, inventory, partial
 from . import manifest as sealing
 from .files import canonical, fingerprint, write_atomic
 from .inventory import CORRUPT, PARTIAL, Item
-from .locks import locked
+from .locks import LEASE, SHARED, is_shared, locked
 from .manifest import SCHEMA, Damaged, Stamp
 
 __all__ = ["SCHEMA", "Entry", "Item", "Store", "canonical", "default_root", "key_of", "write_atomic"]
 
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,40}")
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
@@ -105,6 +108,12 @@ class Store:
         self.notices.append(text)
         if self.tell:
             self.tell(text)
+
+    def share(self) -> None:
+        """Let locks hold between hosts, from now on and for every process that uses this store."""
+        self.folder()
+        if not (self.root / SHARED).exists():
+            write_atomic(self.root / SHARED, "locks are leases: hosts share this store\n")
 
     def folder(self, *parts: str) -> Path:
         """Make and return a plain folder under the root, such as `experiments/<name>/results`.
@@ -180,6 +189,25 @@ class Store:
             entry = self._look_again(shelf / key, kind, spec, parent)
             return entry or self._build(shelf / key, kind, spec, build, parent)
 
+    def adopt(self, folder: Path, path: Path) -> bool:
+        """Rename a sealed folder, whose bytes were checked, to the entry `path`; False if that is there."""
+        with locked(path, self.notice), files.explained(path):
+            if os.path.lexists(path):
+                try:
+                    sealing.check(path, sealing.read(path))
+                    return False
+                except Damaged as damage:
+                    self.notice(f"{path}: {damage}; moved to {self._move_aside(path).name}, added again")
+            files.sync_tree(folder)
+            try:
+                os.rename(folder, path)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                return False
+            files.sync(path.parent)
+        return True
+
     def verify(self, item: Entry | Item) -> str | None:
         """Hash every file now, whatever was checked before; return what is wrong, or None."""
         try:
@@ -203,7 +231,7 @@ class Store:
         with ExitStack() as held, files.explained(item.path), suppress(FileNotFoundError):
             held.enter_context(locked(item.path.with_name(item.key), self.notice))
             # what is being built inside would lose the ground it stands on
-            for lock in sorted(item.path.glob("*/*.lock")):
+            for lock in sorted([*item.path.glob("*/*.lock"), *item.path.glob(f"*/*{LEASE}")]):
                 held.enter_context(locked(lock.with_suffix(""), self.notice))
             files.remove_tree(item.path)
             files.sweep(item.path.parent, deep=False)
@@ -257,7 +285,7 @@ class Store:
         while os.path.lexists(aside):
             n += 1
             aside = path.with_name(f"{CORRUPT}{path.name}-{stamp}-{n}")
-        with files.explained(path):
+        with files.explained(path), suppress(FileNotFoundError):  # another host was first to move it
             os.rename(path, aside)
             files.sync(path.parent)
         return aside
@@ -270,7 +298,34 @@ class Store:
         build: Callable[[Path], Mapping[str, Any] | None],
         parent: Entry | None,
     ) -> Entry:
-        workdir = path.with_name(path.name + PARTIAL)
+        if not is_shared(path):
+            self._fill(path.with_name(path.name + PARTIAL), path, kind, spec, build, parent)
+            return self._built(path, kind, spec, parent)
+        # No lock excludes for certain between hosts. Nobody else writes in this folder; the rename decides.
+        workdir = partial.take(path)
+        try:
+            self._fill(workdir, path, kind, spec, build, parent)
+        except Exception:
+            with suppress(Damaged):
+                # It took our name, or even our folder; either way ours is not needed.
+                if entry := self._open(path, kind, spec, parent):
+                    partial.clear(path)
+                    self.notice(f"{path}: another process finished it first; what it built is used")
+                    return entry
+            raise
+        partial.clear(path)
+        return self._built(path, kind, spec, parent)
+
+    def _fill(
+        self,
+        workdir: Path,
+        path: Path,
+        kind: str,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], Mapping[str, Any] | None],
+        parent: Entry | None,
+    ) -> None:
+        """Build in `workdir`, going on from what is in it, and put it in place, unless one is there."""
         if not self._sealed(workdir):
             with files.explained(workdir):
                 workdir.mkdir(exist_ok=True)
@@ -284,6 +339,8 @@ class Store:
         with files.explained(path):
             os.rename(workdir, path)
             files.sync(path.parent)
+
+    def _built(self, path: Path, kind: str, spec: Mapping[str, Any], parent: Entry | None) -> Entry:
         entry = self._open(path, kind, spec, parent)
         assert entry is not None
         return entry

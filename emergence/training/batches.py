@@ -28,6 +28,7 @@ class Batch:
     Targets are tokens of answers and ends of text alone: prompts and padding are never supervised.
     `last` [row] int32: position of each prompt's last token. `classes`: class of each row. `weight` [token]:
     what each token counts for in a sum, where its tokens were sampled; None where they are the right answers.
+    `shares`: which part of a whole batch's targets, and of its rows, is here.
     """
 
     tokens: Int[np.ndarray, "row position"]
@@ -37,6 +38,7 @@ class Batch:
     last: Int[np.ndarray, " row"]
     classes: tuple[str, ...]
     weight: Float[np.ndarray, " token"] | None = None
+    shares: tuple[float, float] = (1.0, 1.0)
 
 
 def collate(rows: Sequence[Row]) -> Batch:
@@ -78,17 +80,26 @@ class Batches:
     a stratum is used once before any is used twice. The rows of eight batches are drawn at once, and a batch
     is filled with the short ones of *each* stratum, or with the long ones: that saves padding. (Sorting all
     rows by length would, too, but would leave batches without a class.)
+
+    `share` is (rank, ranks): of each batch, the rows from number `rank` on in steps of `ranks`.
     """
 
-    def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
-        self._rows, self._size, self._seed = rows, batch_size, seed
+    def __init__(
+        self, rows: Sequence[Row], batch_size: int, seed: int, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        self._rows, self._size, self._seed, self._share = rows, batch_size, seed, share
         self._strata = list(strata(rows).values())
         self._window: tuple[int, list[list[int]]] = (-1, [])
         self._epochs: dict[tuple[int, int], np.ndarray] = {}
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch that update `step` (counted from 0) learns from."""
-        return collate([self._rows[i] for i in self.indices(step)])
+        rows, (rank, ranks) = [self._rows[i] for i in self.indices(step)], self._share
+        if ranks == 1:
+            return collate(rows)
+        mine = collate(rows[rank::ranks])
+        n_targets = sum(len(row.answer_ids) for row in rows)
+        return replace(mine, shares=(len(mine.target) / n_targets, len(mine.last) / len(rows)))
 
     def indices(self, step: int) -> list[int]:
         """Return the indices into `rows` of that batch."""

@@ -58,12 +58,15 @@ class RunFolder:
 
     path: Path
     identity: str
+    kernels: str = ""
+    """What computes matrix products (`openblas.Status.name`): said where a state was made by others."""
 
     def record(self, say: Callable[[str], None]) -> dict[str, Any] | None:
         """Return what an earlier call left of this very run: with `result` in it where the run is finished.
 
-        A record of another identity (other rows, settings or versions) is removed. So is one that is damaged
-        or names a damaged file, which `say` is told: the run starts anew and writes over what is there.
+        Another record is removed, and `say` is told why; the run starts anew and writes over what is there.
+        It may be of another identity: other rows, settings or versions, or other kernels, as where a store is
+        shared by hosts of several kinds. Or it may be damaged, or name a damaged file.
         """
         for name in (RESULT, STATE):
             path = self.path / name
@@ -72,9 +75,14 @@ class RunFolder:
                 if not problem and record["identity"] == self.identity:
                     return record
                 path.unlink()
-                if problem:
-                    say(f"{problem}; this run starts over")
+                say(f"{problem or self._told_apart(path, record)}; this run starts over")
         return None
+
+    def _told_apart(self, path: Path, record: Mapping[str, Any]) -> str:
+        made = record.get("kernels", "")
+        if made == self.kernels:
+            return f"{path} is of another run, or was made where numbers round otherwise"
+        return f"{path} was made with {made}, and here is {self.kernels}, which rounds otherwise"
 
     def write_checkpoint(self, step: int, model: Any, adapter_config: Mapping[str, Any]) -> dict[str, str]:
         """Write `checkpoints/<step>/`, both files or neither, and return their hashes.
@@ -125,7 +133,7 @@ class RunFolder:
         _remove_arrays(self.path)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        record = {"identity": self.identity, **content}
+        record = {"identity": self.identity, "kernels": self.kernels, **content}
         text = json.dumps({"sha256": fingerprint(record), "record": record}, sort_keys=True, indent=2)
         write_atomic(self.path / name, text + "\n")
 

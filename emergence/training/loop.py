@@ -19,7 +19,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..backend import numpy_ops
+from ..backend import numpy_ops, openblas
 from ..config.settings import Arm
 from ..errors import BrokenExperiment
 from ..lens.logit_lens import LogitLens
@@ -39,12 +39,12 @@ from . import learned, objectives, policy
 from .batches import Batches, collate, shuffled_answers
 from .checkpoints import CHECKPOINTS, RunFolder, State, flat
 from .divergence import Divergence
+from .group import ALONE, Alone
 from .learned import short
 from .objectives import Objective
 from .policy import Policy
 from .randomness import ADAPTERS, DROPOUT, derived, drawing_from
 from .rollouts import Reward, exactly
-from .signals import stop_requests
 from .updates import Updates
 
 LOSSES = ("train_loss", "train_classifier_loss")
@@ -72,6 +72,8 @@ class Trainer:
         Of an arm that learns by reward: what a text is worth as the answer of an item.
     keep_seconds
         The state is also written between far-apart checkpoints, when this many seconds have passed.
+    group
+        The processes that train it together, each of which calls `run`.
     """
 
     lens: LogitLens
@@ -83,6 +85,7 @@ class Trainer:
     progress: Progress = SILENT
     reward: Reward = exactly
     keep_seconds: float = 60.0
+    group: Alone = ALONE
     _uniform: float = field(init=False, repr=False)
     _folder: RunFolder = field(init=False, repr=False)
     _updates: Updates = field(init=False, repr=False)
@@ -111,18 +114,19 @@ class Trainer:
         """
         self.workdir.mkdir(parents=True, exist_ok=True)
         sweep(self.workdir)
-        base = self._some_logits()
+        kernels, base = openblas.install().name, self._some_logits()
         self._uniform = math.log(base.shape[-1])
-        self._folder = RunFolder(self.workdir, self._identity(base))
-        record = self._folder.record(self.progress.line)
+        self._folder = self.group.folder(self.workdir, self._identity(base, kernels), kernels)
+        record = self.group.record(self._folder, self.progress.line)
         if record is not None and "result" in record:
             return dict(record["result"])
         objective, start = self._objective, derived(self.seed, ADAPTERS)
         tuning = models.lora(self._model, self.arm.fine_tune_type, self.arm.lora, start)
         with drawing_from(start), tuning:
             self._require_unchanged(base)
-            self._updates = Updates(self._model, objective, self.arm)
+            self._updates = Updates(self._model, objective, self.arm, self.group)
             self._state = self._first_state(record)
+            self.group.agree("the weights they start from", self._model)
             self._to_the_last_checkpoint()
             return self._finish()
 
@@ -140,7 +144,8 @@ class Trainer:
 
     @cached_property
     def _batches(self) -> Batches:
-        return Batches(self._learned_from, self.arm.batch_size, self.seed)
+        share = self.group.rank, self.group.size
+        return Batches(self._learned_from, self.arm.batch_size, self.seed, share)
 
     @cached_property
     def _objective(self) -> Objective:
@@ -165,11 +170,15 @@ class Trainer:
             tokens = mx.array(collate(self.valid[:4]).tokens)
             return np.array(self._model(tokens).astype(mx.float32))
 
-    def _identity(self, base: np.ndarray) -> str:
-        """Return a hash of all that decides the outcome: an interrupted run goes on only as itself."""
+    def _identity(self, base: np.ndarray, kernels: str) -> str:
+        """Return a hash of all that decides the outcome: an interrupted run goes on only as itself.
+
+        The kernels are in it, though not in the run's key: half a run of each would be nobody's bytes.
+        """
         ids = [[(r.prompt_ids, r.answer_ids) for r in part] for part in (self.rows, self.valid)]
         text = json.dumps(
-            [self.arm.spec(), self.seed, ids, importlib.metadata.version("mlx")], sort_keys=True
+            [self.arm.spec(), self.seed, ids, importlib.metadata.version("mlx"), kernels, self.group.size],
+            sort_keys=True,
         )
         return hashlib.sha256(text.encode() + base.tobytes()).hexdigest()
 
@@ -189,7 +198,7 @@ class Trainer:
         """Train, writing the state at each checkpoint and when asked to stop."""
         last, label = self.arm.checkpoint_steps[-1], f"train {self._label}"
         self._written = time.monotonic()
-        with stop_requests() as stop, self.progress.task(label, last, "step") as task:
+        with self.group.stop_requests() as stop, self.progress.task(label, last, "step") as task:
             task.advance(self._state.step)
             self._write(stop)
             while self._state.step < last and not self._enough():
@@ -223,7 +232,7 @@ class Trainer:
         start, state = time.perf_counter(), self._state
         if self.arm.by_reward(state.step):
             return self._update_by_reward()
-        seed = derived(self.seed, DROPOUT, state.step)
+        seed = derived(self.seed, DROPOUT, state.step, *self.group.stream())
         total, parts = self._updates.make(state.step, self._batches[state.step], seed)
         state.step += 1
         state.losses.append(parts)
@@ -298,7 +307,9 @@ class Trainer:
         self.progress.metrics(self.arm.name, self.seed, self._state.step, values)
 
     def _score(self) -> objectives.Score:
-        return objectives.score_rows(self._objective, self.valid)
+        """Score the held-out rows; of several ranks, whose last digits may differ, rank 0's score counts."""
+        mine = objectives.score_rows(self._objective, self.valid)
+        return objectives.Score(**self.group.same(asdict(mine)))
 
     def _finish(self) -> dict[str, Any]:
         """Judge the training as a whole, and mark the run as finished."""

@@ -127,16 +127,20 @@ class Objective:
             return self.lens.unembed(hidden)
 
     def losses(self, model: Any, batch: Batch) -> tuple[mx.array, list[mx.array]]:
-        """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one."""
+        """Return the loss to minimise, and its parts in nats: answer, and classifier where there is one.
+
+        Of a share of a batch, each is what it adds to the mean over the whole batch.
+        """
         logits, words = self.read(model, batch)
         if batch.weight is not None:
             named = logits[:, : self.lens.vocab_size]  # what was sampled from
             loss = policy_loss(named, mx.array(batch.target), mx.array(batch.weight))
             return loss, [loss]
-        parts = [answer_loss(logits, mx.array(batch.target))]
+        of_targets, of_rows = batch.shares
+        parts = [of_targets * answer_loss(logits, mx.array(batch.target))]
         if self.classifier is None or words is None:
             return parts[0], parts
-        parts.append(classifier_loss(words, batch.classes, self.classifier))
+        parts.append(of_rows * classifier_loss(words, batch.classes, self.classifier))
         return parts[0] + self.classifier.weight * parts[1], parts
 
 

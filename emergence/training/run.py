@@ -12,6 +12,7 @@ from typing import Any
 
 from ..backend import openblas
 from ..config.settings import Arm
+from ..errors import UsageError
 from ..lens.logit_lens import LogitLens
 from ..progress import Progress
 from ..store.store import Entry
@@ -19,6 +20,7 @@ from ..tasks.encoding import rows
 from ..tasks.task import Splits, Task, write_jsonl
 from . import given
 from .checkpoints import CHECKPOINTS, LOG
+from .group import ALONE, Group
 from .loop import OF_EACH_STEP, Trainer
 
 
@@ -48,13 +50,38 @@ class Run:
         return [{k: v for k, v in row.items() if k not in OF_EACH_STEP} for row in self.log]
 
 
+def require_shareable(arm: Arm, ranks: int) -> None:
+    """Raise `UsageError` unless so many processes can train this arm together."""
+    if ranks > 1 and arm.method == "grpo":
+        raise UsageError(
+            f"{arm.name}: learns by reward, which one process does; leave --launch out, or the arm"
+        )
+    if ranks > arm.batch_size:
+        raise UsageError(
+            f"{arm.name}: batch_size={arm.batch_size} cannot be shared out among {ranks} ranks;"
+            " raise it, or name fewer hosts"
+        )
+
+
 def build(
-    lens: LogitLens, arm: Arm, seed: int, splits: Splits, task: Task, progress: Progress, workdir: Path
-) -> dict[str, Any]:
+    lens: LogitLens, arm: Arm, seed: int, splits: Splits, task: Task, progress: Progress, workdir: Path,
+    *, ranks: int = 1, group: Group | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write a run into `workdir`, going on from what a killed call left there; return what its manifest says.
 
-    The model is the lens's, and is given back as it was. Raises what `Trainer.run` raises.
+    The model is the lens's, and is given back as it was. `ranks` is how many processes are to train it, and
+    `group` those that do, each of which calls this. Raises what `Trainer.run` raises, and `UsageError` where
+    the two do not match.
     """
+    together = group or ALONE
+    if arm.method != "given" and together.size != ranks:
+        raise UsageError(
+            f"{arm.name} seed {seed}: the store holds no run of {ranks} ranks; `emergence run NAME --launch"
+            " hosts.json` trains it"
+        )
+    require_shareable(arm, together.size)
+    if group is not None and group.rank == 0:
+        group.lead()
     (workdir / "data").mkdir(exist_ok=True)
     for name in ("train", "valid", "test"):
         write_jsonl(workdir / "data" / f"{name}.jsonl", getattr(splits, name))
@@ -63,7 +90,7 @@ def build(
         return given.build(lens, arm, seed, learned_from, valid, workdir, progress)
     trainer = Trainer(
         lens=lens, arm=arm, seed=seed, rows=learned_from, valid=valid, workdir=workdir, progress=progress,
-        reward=task.reward,
+        reward=task.reward, group=together,
     )  # fmt: skip
     blas = openblas.install()
     return trainer.run() | {"blas": blas.name, "threads": blas.threads}

@@ -19,6 +19,7 @@ from ..backend import numpy_ops
 from ..config.settings import Arm
 from ..lens.hooks import evaluating
 from .batches import Batch
+from .group import ALONE, Alone
 from .objectives import Objective
 from .randomness import drawing_from
 
@@ -52,8 +53,8 @@ class Updates:
     `optimizer` holds the two moments of each of them: with the weights, the state of a training.
     """
 
-    def __init__(self, model: Any, objective: Objective, arm: Arm) -> None:
-        self.model, self.arm = model, arm
+    def __init__(self, model: Any, objective: Objective, arm: Arm, group: Alone = ALONE) -> None:
+        self.model, self.arm, self.group = model, arm, group
         self.begin()
         self._gradient = nn.value_and_grad(  # type: ignore[attr-defined]
             model, lambda batch: objective.losses(model, batch)
@@ -74,6 +75,7 @@ class Updates:
         with drawing_from(seed), numpy_ops.fast(self.model):
             with numpy_ops.lazily():
                 (total, parts), gradients = self._gradient(batch)
+            total, parts, gradients = self.group.summed((total, parts, gradients))
             self.optimizer.update(self.model, gradients)
             mx.eval(total, parts, self.model.trainable_parameters(), self.optimizer.state)
         return float(total.item()), [float(part.item()) for part in parts]

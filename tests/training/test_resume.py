@@ -8,10 +8,12 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from tiny_training import Crash, Stop, arm, crash, written
 
+from emergence.backend import openblas
 from emergence.config.settings import Arm, LoRA
 from emergence.progress import SILENT, Progress
 from emergence.training.checkpoints import RunFolder
@@ -117,6 +119,29 @@ def test_a_state_of_another_seed_or_arm_is_not_gone_on_from(go, whole, tmp_path,
     with pytest.raises(Crash):
         go(tmp_path, Stop(6, crash), **other)
     go(tmp_path)
+    assert written(tmp_path) == whole
+
+
+def test_a_state_made_by_other_kernels_is_not_gone_on_from_and_both_are_named(
+    go, whole, trainer, tmp_path, monkeypatch
+):
+    """Hosts that share a store may differ in them, and then one run has one key on both."""
+    here = openblas.install().name
+    monkeypatch.setenv("EMERGENCE_BLAS", "off")
+    with pytest.raises(Crash):
+        go(tmp_path, Stop(6, crash))
+    monkeypatch.delenv("EMERGENCE_BLAS")
+    if openblas.install().name == "MLX's own":
+        pytest.skip("there is one kind of kernels here")
+    told = Stop(0, None)
+    go(tmp_path, told)
+    assert told.said[0] == (
+        f"{tmp_path / 'resume.json'} was made with MLX's own, and here is {here}, which rounds otherwise;"
+        " this run starts over"
+    )
+    assert told.n == -13, "none of the steps that are there, then all"
+    base = np.zeros(3)
+    assert trainer(tmp_path)._identity(base, here) != trainer(tmp_path)._identity(base, "others")
     assert written(tmp_path) == whole
 
 
