@@ -57,7 +57,7 @@ def test_the_base_model_alone_is_read_and_every_claim_judged(experiment: Experim
     assert [r.arm for r in experiment.study.runs] == ["base"]
     assert experiment.study.runs[0].steps == (0,)
     judged = {(v.prediction, v.cls): v for v in experiment.verdicts}
-    assert len(judged) == 3 * 3
+    assert len(judged) == 4 * 3
     assert not any(v.outcome == "supported" for v in judged.values() if not v.control), "it is random"
     page = experiment.report()
     assert "GPT-OSS: operation words are read out at 54 % depth" in page.read_text()
@@ -76,7 +76,7 @@ def test_permuted_weights_are_read_by_the_same_lens_and_the_model_is_itself_agai
 @pytest.mark.parametrize(
     ("model", "outcome"),
     [
-        ((), "10 skipped"),
+        ((), "13 skipped"),
         pytest.param(("--model", "{model}"), "9 inconclusive", marks=pytest.mark.slow),
     ],
 )

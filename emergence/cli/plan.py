@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,34 @@ def plan(experiment: Experiment) -> RenderableType:
     last = f"{len(states)} runs, {len(times)} to train{_altogether(times)}"
     head = Text(f"{config.name}: model {config.model}, config {config.hash}, store {experiment.store.root}")
     end = Text(f"{last}; {judged} verdicts. Nothing was trained.")
-    return Group(head, Text(""), table, Text(""), *map(Text, _needs(experiment)), end)
+    told = [*_needs(experiment), *_interventions(experiment)]
+    return Group(head, Text(""), table, Text(""), *map(Text, told), end)
+
+
+def _interventions(experiment: Experiment) -> list[str]:
+    """In how many checkpoints causal claims ask for interventions, and what one took in this store."""
+    from ..readings.effects import CAUSAL
+
+    arms = {p.arm for p in experiment.predictions if p.test in CAUSAL}
+    checkpoints = sum(len(arm.seeds) for arm in experiment.config.arms if arm.name in arms)
+    if not (checkpoints := checkpoints + ("base" in arms)):
+        return []
+    took = [
+        info["seconds"]
+        for item in experiment.store.entries()
+        if item.kind == "effects" and item.state == "complete"
+        for info in [_info(item)]
+        if info.get("seconds")
+    ]
+    each = f"about {clock(statistics.median(took))} each here" if took else "their time is not known yet"
+    return [f"interventions in {checkpoints} checkpoints; {each}"]
+
+
+def _info(item: Item) -> dict[str, Any]:
+    try:
+        return dict(sealing.read(item.path).get("info") or {})
+    except Damaged:  # somebody else removes it
+        return {}
 
 
 def _needs(experiment: Experiment) -> list[str]:
@@ -153,8 +179,7 @@ def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:
     took: dict[_Kind, list[float]] = {}
     for item in runs:
         if item.state == "complete":
-            with suppress(Damaged):  # somebody else removes it
-                told = sealing.read(item.path).get("info") or {}
-                if told.get("steps") and told.get("seconds"):
-                    took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
+            told = _info(item)
+            if told.get("steps") and told.get("seconds"):
+                took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
     return {kind: statistics.median(seconds) for kind, seconds in took.items()}

@@ -8,6 +8,7 @@ The base model is read once, as step 0 of every run; that step 0 *is* the base m
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -108,8 +109,8 @@ def _effects(
     """What interventions do to the last checkpoint of a run, or to the base model."""
     asked = plan.intervened[arm]
 
-    def build(folder: Path) -> None:
-        name = f"{arm} seed {run.seed}" if run else "base model"
+    def build(folder: Path) -> dict[str, Any]:
+        start, name = time.monotonic(), f"{arm} seed {run.seed}" if run else "base model"
         with progress.task(f"intervene in {name}", passes(asked, lens.n_layers), "pass") as task:
             if run is None:
                 found = intervene(lens, plan, asked, with_maps, task.advance)
@@ -117,6 +118,7 @@ def _effects(
                 with models.adapted(lens.model, run.checkpoints[max(run.checkpoints)]):
                     found = intervene(lens, plan, asked, with_maps, task.advance)
         _save(folder / EFFECTS, found.as_arrays())
+        return {"seconds": time.monotonic() - start}
 
     of_arm = {**spec, "pairs": plan.pairs, "intervened": asked, "maps": with_maps}
     kept = store.get_or_build("effects", of_arm, build, parent=run.entry if run else None)
