@@ -13,10 +13,10 @@ pin() { # pin FILE PLATFORM [packages...] < requirements
 }
 
 printf 'setuptools>=77\npytest-timeout>=2.4\nmlx-cpu\nscipy-openblas32\n' |
-    pin cpu.txt x86_64-manylinux_2_35 pyproject.toml --extra test "$@"
+    pin cpu.txt x86_64-manylinux_2_35 pyproject.toml --extra test --extra sweep "$@"
 printf 'setuptools>=77\npytest-timeout>=2.4\nmlx-cuda-12\nscipy-openblas32\n' |
-    pin cuda.txt x86_64-manylinux_2_35 pyproject.toml --extra test --no-emit-package mlx-cpu "$@"
-printf 'setuptools>=77\npytest-timeout>=2.4\n' | pin metal.txt aarch64-apple-darwin pyproject.toml --extra test "$@"
+    pin cuda.txt x86_64-manylinux_2_35 pyproject.toml --extra test --extra sweep --no-emit-package mlx-cpu "$@"
+printf 'setuptools>=77\npytest-timeout>=2.4\n' | pin metal.txt aarch64-apple-darwin pyproject.toml --extra test --extra sweep "$@"
 printf 'ruff>=0.17\nmypy>=2.0\nimport-linter>=2.3\n' | pin dev.txt x86_64-manylinux_2_35 --constraints requirements/cpu.txt "$@"
 # zensical 0.1.3 asks for a zensical-ui that cannot be had from every index; 0.0.73 is one wheel.
 printf 'zensical==0.0.73\nmkdocstrings-python>=2.0\n' | pin docs.txt x86_64-manylinux_2_35 "$@"

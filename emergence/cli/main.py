@@ -1,4 +1,4 @@
-"""The verbs: `emergence list | info | new | run | judge | status | report | export | models | show | store`.
+"""The verbs of `emergence`, from `list` to `store`; `cli/options.py` has an example of each.
 
 Exit codes: 0 all as expected, 1 a verdict failed or changed, 2 usage, 3 broken experiment. `run` is pytest
 underneath: the same fixtures, the same verdicts.
@@ -258,6 +258,88 @@ def judge(
         print(f"not measurable with this series alone: {', '.join(left)}")
     print(f"report: {made.report()}")
     return VERDICT if any(v.outcome == "falsified" for v in verdicts) else OK
+
+
+@verb(app, "sweep")
+def sweep(
+    name: Name,
+    file: Annotated[Path | None, typer.Argument(help="A sweep.yaml: over, include, exclude.")] = None,
+    over: Annotated[
+        list[str] | None, typer.Option("--over", metavar="KEY=A,B", help="Values of one setting, or models.")
+    ] = None,
+    seeds: Seeds = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Here, or on each host [cores or GPUs].")
+    ] = None,
+    hosts: Annotated[str | None, typer.Option(metavar="A,B", help="Hosts that ssh reaches.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="WHERE", help="Address or file of a Dask scheduler.")
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, metavar="N", help="Of a run that fails.")] = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and what is cached.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say what was reached.")] = False,
+    store: StoreOption = None,
+    experiments_dir: Folder = None,
+) -> int:
+    """Train and judge every model with every setting, each run in a process of its own, on many machines.
+
+    A finding on one model is an anecdote. What is there already is not trained again; a sweep that was
+    stopped or killed goes on when the same line is typed.
+    """
+    from . import sweep as sweeping
+
+    one, there = find(name, experiments_dir, store)
+    named = file is not None or bool(over)
+    made = sweeping.planned(one.folder, file, over or [], seeds, there) if named or not status else None
+    if status:
+        console().print(sweeping.shown(sweeping.status(one.home.name, there, made)))
+        return OK
+    assert made is not None
+    if dry_run:
+        console().print(sweeping.dry(made, workers))
+        return OK
+    try:
+        code, reached = sweeping.run(made, workers, hosts, scheduler, retries)
+    except KeyboardInterrupt:
+        return say("interrupted; states are kept, and the same line goes on", INTERRUPTED)
+    console().print(sweeping.shown(reached))
+    return code
+
+
+@verb(app, "matrix")
+def matrix(
+    name: Name,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page here, too.")] = None,
+    store: StoreOption = None,
+    experiments_dir: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Models × predictions, from results that are there; trains and reads nothing."""
+    from . import matrix as matrices
+
+    one, there = find(name, experiments_dir, store)
+    made = matrices.collected(there, one.home.name)
+    if as_json:
+        print_json(matrices.document(made))
+        return
+    console().print(matrices.shown(made))
+    print(f"matrix: {matrices.written(made, there, html)}")
+
+
+@verb(app, "compare")
+def compare(
+    a: Annotated[str, typer.Argument(help="A folder with verdicts.json, NAME (its newest) or NAME/KEY.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    store: StoreOption = None,
+    experiments_dir: Folder = None,
+) -> None:
+    """Two results side by side, the rows that differ first."""
+    from . import matrix as matrices
+
+    a_b = (matrices.found(text, experiments_dir, store) for text in (a, b))
+    console().print(matrices.compared(*a_b))
 
 
 @verb(app, "status")

@@ -31,6 +31,13 @@ EXAMPLES = {
         "emergence run parity -p training.lora.rank=8 --strict-verdicts",
         "emergence run classifier_emergence --launch hosts.json",
     ),
+    "sweep": (
+        "emergence sweep parity --over training.lora.rank=4,16,64 --seeds 3 --dry-run",
+        "emergence sweep parity sweep.yaml --hosts mini-1,mini-2",
+        "emergence sweep parity --status",
+    ),
+    "matrix": ("emergence matrix parity", "emergence matrix parity --html matrix.html"),
+    "compare": ("emergence compare parity parity/3f2a",),
     "judge": ("emergence judge my-run --base smollm2-135m-instruct",),
     "status": ("emergence status classifier_emergence", "emergence status classifier_emergence --all"),
     "report": ("emergence report classifier_emergence --open",),

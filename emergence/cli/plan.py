@@ -61,14 +61,14 @@ def described(experiment: Experiment) -> RenderableType:
 def plan(experiment: Experiment) -> RenderableType:
     """`emergence run --dry-run`: what would be trained, for how long, and what is there already."""
     config = experiment.config
-    states, speeds = _states(experiment)
+    states, speeds = run_states(experiment, kept_runs(experiment.store))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("arm", "seed", "steps", "state", "time"):
         table.add_column(column, header_style="dim")
     times: list[float | None] = []
     for (name, seed), state in states.items():
         arm = config.arm(name)
-        steps, speed = arm.checkpoint_steps[-1], speeds.get(_kind(arm.model_dump()))
+        steps, speed = arm.checkpoint_steps[-1], speeds.get(kind(arm.model_dump()))
         time = "–"
         if state != "cached":
             times.append(speed and steps * speed)
@@ -136,20 +136,29 @@ def _altogether(times: Sequence[float | None]) -> str:
 _Kind = tuple[str, str]
 
 
-def _kind(arm: Mapping[str, Any]) -> _Kind:
+def kind(arm: Mapping[str, Any]) -> _Kind:
     """What a step's time depends on most, after the model; an arm says what is not at its default."""
     return arm.get("method", "sft"), arm.get("fine_tune_type", "lora")
 
 
-def _states(experiment: Experiment) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
-    """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`."""
+def kept_runs(store: Store) -> dict[str, Item]:
+    """The runs of a store by key; of two with one key the complete one."""
+    there = sorted(store.entries(), key=lambda item: item.state == "complete")
+    return {item.key: item for item in there if item.kind == "runs"}
+
+
+def run_states(
+    experiment: Experiment, kept: Mapping[str, Item]
+) -> tuple[dict[tuple[str, int], str], dict[_Kind, float]]:
+    """`cached`, `interrupted` (goes on where it stopped) or `to train` for each arm and seed; `_speeds`.
+
+    `kept` are the runs of the store by key.
+    """
     config = experiment.config
     pairs = [(arm, seed) for arm in config.arms for seed in arm.seeds]
-    if not _is_here(config.model):
+    if not is_here(config.model):
         return {(arm.name, seed): "to train, after a download" for arm, seed in pairs}, {}
     source = experiment.source
-    there = sorted(experiment.store.entries(), key=lambda item: item.state == "complete")
-    kept = {item.key: item for item in there if item.kind == "runs"}
     words = {"complete": "cached", "partial": "interrupted, goes on"}
     states = {}
     for arm, seed in pairs:
@@ -158,7 +167,7 @@ def _states(experiment: Experiment) -> tuple[dict[tuple[str, int], str], dict[_K
     return states, _speeds(item for item in kept.values() if item.spec.get("model") == source.hash)
 
 
-def _is_here(model: str) -> bool:
+def is_here(model: str) -> bool:
     """Whether a look at the model downloads nothing."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -181,5 +190,5 @@ def _speeds(runs: Iterable[Item]) -> dict[_Kind, float]:
         if item.state == "complete":
             told = _info(item)
             if told.get("steps") and told.get("seconds"):
-                took.setdefault(_kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
+                took.setdefault(kind(item.spec["arm"]), []).append(told["seconds"] / told["steps"])
     return {kind: statistics.median(seconds) for kind, seconds in took.items()}

@@ -45,7 +45,7 @@ def run(experiment: Experiment, flags: Sequence[str]) -> Ended:
     absolute = [f"--emergence-{name}={os.path.abspath(path)}" for name, path in paths.items()]
     named = "." if odd else str(experiment.folder)
     arguments = ["-m", "slow or long", *_PLUGINS, *_QUIET, *flags, *absolute, named]
-    with _terminated_as_interrupted(), place:
+    with terminated_as_interrupted(), place:
         code = int(pytest.main(arguments, plugins=[watch]))
     ended = watch.outcome.ended(code)
     if not watch.counted:  # pytest ended before any test: the plugin had nothing to write down
@@ -73,7 +73,7 @@ class _Watch:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM is Ctrl-C for the while: what was reached is kept, and the record is written."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

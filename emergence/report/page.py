@@ -163,7 +163,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
     low, high = middle = BANDS["middle"]
     environment.globals |= {"badges": tables.BADGES, "whisker": whisker, "deals": DEALS}
     environment.globals["middle"] = f"{100 * low:.0f}–{100 * high:.0f}"
-    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    script = "\n".join(asset(name) for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(verdicts, key=lambda v: not v.control)
     return environment.get_template("report.html.jinja").render(
@@ -177,7 +177,7 @@ def page(info: Mapping[str, Any], verdicts: Sequence[Verdict], data: Mapping[str
         made=sources.summary(info["provenance"]),
         decoded=data["decoded"],
         used=bool(data.get("exchanged")),
-        style=Markup(_asset("report.css")),
+        style=Markup(asset("report.css")),
         script=Markup(script),
         script_hash=digest,
         data=Markup(
@@ -220,7 +220,8 @@ def whisker(verdict: Verdict, rows: Sequence[Verdict], width: int = 180) -> dict
     return marks | {"width": width, "zero": at(0.0)}
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the page's templates, as text."""
     return (resources.files("emergence.report") / "templates" / name).read_text(encoding="utf-8")
 
 

@@ -86,6 +86,14 @@ def mark(verdicts: Sequence[Verdict], registration: Registration) -> list[Verdic
     return [dataclasses.replace(v, deviated=registration.deviated) for v in verdicts]
 
 
+def committed(path: Path) -> tuple[str, str] | None:
+    """The last commit that changed a file, and its time; None where it is not committed as it is now."""
+    last = (_git(path.parent, "log", "-1", "--format=%H %cI", "--", path.name) or "").split()
+    if len(last) != 2 or _git(path.parent, "status", "--porcelain", "--", path.name) != "":
+        return None
+    return last[0], last[1]
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git says in `folder`; None where it fails, or is not there."""
     try:
