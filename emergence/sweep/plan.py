@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,7 +81,7 @@ class Sweep:
     committed: tuple[str, str] | None
     """Commit of the sweep's file, and when; None where it was typed, or is not committed as it is."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """The same for the same cells of one experiment, in whichever order or form they were written."""
         cells = sorted(f"{c.experiment.config.hash} {c.experiment.config.model}" for c in self.cells)

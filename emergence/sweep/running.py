@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures as futures
 import secrets
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -56,22 +57,26 @@ class _Head:
         self.call = secrets.token_hex(8)
         self.manifest = Manifest.of(sweep)
         self.entries = {entry.id: entry for entry in self.manifest.units}
-        # Judging first: a verdict is what one waits for, and it takes seconds.
-        self.waiting = sorted(sweep.units, key=lambda unit: unit.kind != "judge")
+        self.ready = deque(unit for unit in sweep.units if not unit.needs)
+        self.missing = {unit.id: set(unit.needs) for unit in sweep.units}
+        self.judged_by: dict[str, list[Unit]] = {}
+        for unit in sweep.units:
+            for need in unit.needs:
+                self.judged_by.setdefault(need, []).append(unit)
         self.handed: dict[futures.Future[dict[str, Any]], Unit] = {}
-        self.began, self.trained, self.spent = time.monotonic(), 0, 0.0
+        self.steps = sum(unit.steps for unit in sweep.units)
+        self.began, self.trained, self.shown = time.monotonic(), 0, 0.0
 
     def run(self) -> Manifest:
         self.manifest.write()
         try:
-            while self._hand_out() or self.handed:
+            while self._hand_out():
                 ended, _ = futures.wait(self.handed, _TICK, futures.FIRST_COMPLETED)
                 for future in ended:
                     self._take(self.handed.pop(future), future)
                 if not self.engine.alive():
                     raise BrokenExperiment(_GONE)
-                self.manifest.write(now=False)
-                self.watch.update(self.manifest, self._left())
+                self._show()
         except BaseException:
             self._abandon()
             raise
@@ -79,34 +84,48 @@ class _Head:
             self.manifest.write()
         return self.manifest
 
+    def _show(self) -> None:
+        """At most once a tick: of a thousand cells, a look costs more than a unit does."""
+        if time.monotonic() - self.shown >= _TICK:
+            self.manifest.write(now=False)
+            self.watch.update(self.manifest, self._left())
+            self.shown = time.monotonic()
+
     def _hand_out(self) -> bool:
-        """Give the engine twice what it can run at once, so that no worker waits; True if anything was."""
-        free = 2 * max(1, self.engine.slots()) - len(self.handed)
-        for unit in list(self.waiting):
-            states = {self.entries[need].state for need in unit.needs}
-            if "failed" in states and not states & {"waiting", "running"}:
-                self.waiting.remove(unit)
-                self._fail(unit, "a run that it is judged by failed")
-            elif states <= {"done"} and free > 0:
-                self.waiting.remove(unit)
-                entry, free = self.entries[unit.id], free - 1
-                entry.state, entry.tries = "running", entry.tries + 1
-                spec = self.sweep.spec(unit) | {"call": self.call}
-                self.handed[self.engine.submit(worker.run, spec)] = unit
+        """Give the engine twice what it can run at once, so that no worker waits; False at the end."""
+        most = 2 * max(1, self.engine.slots())
+        while self.ready and len(self.handed) < most:
+            unit = self.ready.popleft()
+            entry = self.entries[unit.id]
+            entry.state, entry.tries = "running", entry.tries + 1
+            self.handed[self.engine.submit(worker.run, self.sweep.spec(unit) | {"call": self.call})] = unit
         return bool(self.handed)
+
+    def _end(self, unit: Unit) -> None:
+        """It is done or has failed for good: judging that waited for it alone is ready, and goes first."""
+        self.steps -= unit.steps
+        for waiting in self.judged_by.get(unit.id, ()):
+            self.missing[waiting.id].discard(unit.id)
+            if self.missing[waiting.id]:
+                continue
+            if any(self.entries[need].state == "failed" for need in waiting.needs):
+                self._fail(waiting, "a run that it is judged by failed")
+            else:
+                self.ready.appendleft(waiting)
 
     def _take(self, unit: Unit, future: futures.Future[dict[str, Any]]) -> None:
         entry, answer = self.entries[unit.id], _answer(future)
         if answer["ok"]:
             settled(entry, answer)
-            if unit.kind == "train" and not entry.cached:
-                self.trained, self.spent = self.trained + unit.steps, self.spent + entry.seconds
+            if not entry.cached:
+                self.trained += unit.steps
             self._tell(unit, entry)
+            self._end(unit)
             return
         entry.host = answer.get("host", entry.host)
         if entry.tries <= self.retries:
             entry.state, entry.error = "waiting", answer["error"]
-            self.waiting.append(unit)
+            self.ready.append(unit)
             again = f"try {entry.tries + 1} of {self.retries + 1}"
             self.watch.line(f"{self._named(unit)}: {answer['error']}{_on(entry)}; {again}")
         else:
@@ -118,6 +137,7 @@ class _Head:
         log = f"; log {self.manifest.log(entry)}" if entry.tries else ""
         tries = f" after {entry.tries} tries" if entry.tries > 1 else ""
         self.watch.line(f"{self._named(unit)}: FAILED{tries}{_on(entry)}: {why}{log}")
+        self._end(unit)
 
     def _tell(self, unit: Unit, entry: Entry) -> None:
         if unit.kind == "judge":
@@ -133,10 +153,7 @@ class _Head:
         """Seconds until all is trained, from the updates made so far; None before the first run."""
         if not self.trained:
             return None
-        steps = sum(
-            e.steps for e in self.entries.values() if e.kind == "train" and e.state in ("waiting", "running")
-        )
-        return steps * (time.monotonic() - self.began) / self.trained
+        return self.steps * (time.monotonic() - self.began) / self.trained
 
     def _abandon(self) -> None:
         """Nothing more begins; what runs is stopped with its state kept."""

@@ -65,7 +65,7 @@ def swept(place: Path, *arguments: str, **more: Any) -> tuple[int, str]:
     return ended(start(place, "sweep", NAME, *(arguments or OVER), "--workers", "2", **more))
 
 
-def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 300) -> Any:
     """What `holds` gives once it gives something."""
     end = time.monotonic() + seconds
     while not (found := holds()):
