@@ -188,9 +188,10 @@ def test_verbs_that_are_spoken_of_exist(command: str) -> None:
 
 
 APART = ("--get", "--against", "--report-to", "--launch", "--shared-store")
-ELSEWHERE_RUN = [c for c in OURS if any(option in c for option in APART)]
-"""What needs an index, torch, a tracker or several processes: tests of `tests/models`, `tests/training` and
-`tests/cli` run it."""
+SWEPT = [c for c in OURS if c.startswith("emergence sweep ") and "--dry-run" not in c]
+ELSEWHERE_RUN = [c for c in OURS if c in SWEPT or any(option in c for option in APART)]
+"""What needs an index, torch, a tracker or several processes: tests of `tests/models`, `tests/training`,
+`tests/cli` and `tests/sweep` run it."""
 
 
 @pytest.mark.parametrize("command", ELSEWHERE_RUN)
@@ -244,6 +245,7 @@ def _check_python(words: list[str]) -> None:
 def _check_pip(words: list[str]) -> None:
     assert words[0] == "install"
     named = [*PROJECT["dependency-groups"]["dev"], PROJECT["project"]["name"]]
+    named += [d.split(">")[0] for d in PROJECT["project"]["optional-dependencies"]["sweep"]]
     for previous, word in itertools.pairwise(words):
         if previous in ("-r", "-e"):
             assert (ROOT / word).exists(), word

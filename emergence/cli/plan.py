@@ -17,7 +17,7 @@ from rich.text import Text
 from ..progress import clock
 from ..store import manifest as sealing
 from ..store.manifest import Damaged
-from ..store.store import Item, key_of
+from ..store.store import Item, Store, key_of
 
 if TYPE_CHECKING:
     from ..experiment import Experiment

@@ -59,7 +59,7 @@ def run(
 
 def dry(sweep: Sweep, workers: int | None) -> RenderableType:
     """What it would do, as this machine sees it: cached, to train and how long, a row a cell."""
-    kept = {item.key: item for item in sweep.store.entries() if item.kind == "runs"}
+    kept = planning.kept_runs(sweep.store)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("cell", "runs", "cached", "to train", "time"):
         table.add_column(column, header_style="dim", justify="left" if column == "cell" else "right")

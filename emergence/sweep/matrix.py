@@ -92,11 +92,12 @@ class Matrix:
         return "exploratory across models: no committed sweep file names these models before their first run"
 
     def stable(self, model: str) -> tuple[int, int] | None:
-        """Of how many columns a model's outcome is the same in all its rows; None where it has one row."""
+        """Of the columns that all rows of a model have, in how many the outcome is the same; None for one row."""
         rows = [row.verdicts for row in self.rows if row.model == model]
         if len(rows) < 2:
             return None
-        same = [len({row[c].outcome for row in rows if c in row}) == 1 for c in self.columns]
+        judged = [c for c in self.columns if all(c in row for row in rows)]
+        same = [len({row[c].outcome for row in rows}) == 1 for c in judged]
         return sum(same), len(same)
 
 
