@@ -92,7 +92,7 @@ class Matrix:
         return "exploratory across models: no committed sweep file names these models before their first run"
 
     def stable(self, model: str) -> tuple[int, int] | None:
-        """Of the columns that all rows of a model have, in how many the outcome is the same; None for one row."""
+        """Columns that all rows of a model have: in how many the outcome is the same, of how many."""
         rows = [row.verdicts for row in self.rows if row.model == model]
         if len(rows) < 2:
             return None

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import campaign
-import psutil
 import tiny
 from places import python_path
 from trained import PREDICTIONS
@@ -74,8 +73,10 @@ def until(holds: Callable[[], Any], seconds: float = 300) -> Any:
     return found
 
 
-def offspring(pid: int, word: str) -> list[psutil.Process]:
+def offspring(pid: int, word: str) -> list[Any]:
     """The processes under `pid` whose command has `word` in it."""
+    import psutil  # of the optional extra
+
     found = []
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(pid).children(recursive=True):
@@ -85,8 +86,10 @@ def offspring(pid: int, word: str) -> list[psutil.Process]:
     return found
 
 
-def of(place: Path) -> list[psutil.Process]:
+def of(place: Path) -> list[Any]:
     """Every process of this machine that runs in `place`, whoever its parent is by now."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
