@@ -211,6 +211,8 @@ def run(
     if dry_run:
         console().print(plan.plan(experiment))
         return OK
+    if hosts and report_to:
+        raise UsageError("--report-to hears nothing of what ranks train; leave it or --launch out")
     tracking.parse(report_to)
     options = {"config": config, "model": model, "steps": steps, "seeds": seeds, "store": kept.root}
     options["report-to"] = report_to

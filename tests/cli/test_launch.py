@@ -95,6 +95,28 @@ def test_what_several_ranks_train_has_a_key_of_its_own_and_is_never_trained_by_o
         together.train(arm, 0)
 
 
+GRPO = ["-p", "training.training_methods.sft.method=grpo", "-p", "training.training_methods.sft.sft_steps=2"]
+OTHERWISE = {
+    "a tracker": (["--report-to", "tensorboard"], "--report-to hears nothing"),
+    "a batch of one row": (
+        ["-p", "training.batch_size=1"],
+        "batch_size=1 cannot be shared out among 2 ranks",
+    ),
+    "by reward": (GRPO, "learns by reward, which one process"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), OTHERWISE.values(), ids=OTHERWISE)
+def test_what_ranks_cannot_do_is_one_line_and_starts_nothing(home, capsys, words, said):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "tiny", "--launch", "hosts.json", *words])
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said in told.err
+    assert len(told.err.splitlines()) == 1
+    assert not list(home.glob(".emergence/runs/*"))
+
+
 # Real runs of two ranks
 
 
