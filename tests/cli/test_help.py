@@ -93,7 +93,8 @@ def test_the_shell_completes_verbs_and_experiments(typed: str, expected: set[str
 
 
 def test_the_shell_is_told_what_to_source(tmp_path: Path) -> None:
-    ran = _process("--show-completion", "bash")
+    # The name of the shell is given: here none may be above this process to be detected.
+    ran = _process("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     script = tmp_path / "completion.sh"
     script.write_text(ran.stdout)
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0

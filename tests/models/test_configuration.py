@@ -264,7 +264,7 @@ def test_a_published_configuration_is_taken(name: str) -> None:
         ("internlm2", "hidden_act", "gelu"),
         ("minicpm", "sliding_window", 16),
         ("plamo", "rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("exaone", "partial_rotary_factor", 0.5),
+        ("internlm2", "partial_rotary_factor", 0.5),
         ("internlm2", "final_logit_softcapping", 30.0),
         ("mimo", "logit_scale", 0.5),
     ],
