@@ -19,7 +19,7 @@ from ..lens.logit_lens import LogitLens
 from ..training.policy import Start
 from .operands import operands_tell
 from .plan import Plan
-from .readings import STRENGTH
+from .readings import STRENGTH, Prompt
 
 PROMPTS_PER_CLASS = 4
 LEAK = 0.01
@@ -47,7 +47,8 @@ def before_training(
         One of them failed: what follows would not be a measurement.
     """
     lens.verify([list(ids) for ids in plan.prompt_ids[:4]])
-    ran = (planted_classifier(lens, plan), *operands_only(plan), *(_rewarded(*arm) for arm in by_reward))
+    of_data = (*operands_only(plan), *leading_digits(plan))
+    ran = (planted_classifier(lens, plan), *of_data, *(_rewarded(*arm) for arm in by_reward))
     failed = [c for c in ran if not c.passed]
     if failed:
         raise BrokenExperiment("; ".join(f"control {c.name} failed: {c.reason}" for c in failed))
@@ -102,6 +103,34 @@ def operands_only(plan: Plan) -> tuple[Control, ...]:
     accuracy, chance, _ = operands_tell(prompts, apart=True)
     reason = f"operands alone tell the class in {accuracy:.0%} of prompts (chance {chance:.0%}, at most +5)"
     return (Control("operands only", accuracy <= chance + 0.05, reason),)
+
+
+def leading_digits(plan: Plan) -> tuple[Control, ...]:
+    """What a table of leading digits and lengths knows of the answer's first token; it cannot fail.
+
+    By class, the operands' leading digits and lengths tell how large the answer is. The table is made of one
+    half of the prompts and looked up for the other: what a model says first is no sign of calculation where
+    it says no more than this.
+    """
+    style = next(iter(plan.words))
+    here = [i for i, p in enumerate(plan.prompts) if p.half >= 0 and p.style == style and p.numbers]
+    if not here:
+        return ()
+    known: dict[tuple[int, str, tuple[str, ...]], list[int]] = {}
+    for i in here:
+        known.setdefault((plan.prompts[i].half, *_sizes(plan.prompts[i])), []).append(plan.own_first[i])
+    shares: dict[str, list[float]] = {cls: [] for cls in plan.classes}
+    for i in here:
+        found = known.get((1 - plan.prompts[i].half, *_sizes(plan.prompts[i])), [])
+        right = found.count(plan.own_first[i]) / len(found) if found else 0.0
+        shares[plan.prompts[i].cls].append(right)
+    by_class = ", ".join(f"{cls} {np.mean(own):.0%}" for cls, own in shares.items() if own)
+    return (Control("leading digits", True, f"a table of them has the answer's first token: {by_class}"),)
+
+
+def _sizes(p: Prompt) -> tuple[str, tuple[str, ...]]:
+    """The class, and of each operand its first digit and how many follow."""
+    return p.cls, tuple(str(n)[0] + "0" * (len(str(n)) - 1) for n in p.numbers)
 
 
 def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:
