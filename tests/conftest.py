@@ -40,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.benchmark_skip = True
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have one small figure."""
+    import report_case
+
+    monkeypatch.setattr("emergence.report.figures.write", report_case.draw_little)
+
+
 @pytest.fixture(scope="session")
 def trained_folder(tmp_path_factory) -> Path:
     """The folder of a tiny experiment, trained and read by the worker that asks first; see `trained.py`."""

@@ -21,6 +21,8 @@ from emergence.report import records
 from emergence.store import Store
 from emergence.training import checkpoints, loop
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @pytest.fixture(scope="module")
 def folder(trained_folder, tmp_path_factory):

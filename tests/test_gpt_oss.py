@@ -52,6 +52,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return Experiment(folder, overrides, Store(place / "store"))
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_base_model_alone_is_read_and_every_claim_judged(experiment: Experiment) -> None:
     assert experiment.runs == ()
     assert [r.arm for r in experiment.study.runs] == ["base"]

@@ -48,6 +48,7 @@ def judge(*arguments):
     return ended.value.code
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_series_is_judged_by_the_claims_that_speak_of_it(series, capsys):
     assert judge("theirs", "--base", series) == 0
     told = capsys.readouterr().out

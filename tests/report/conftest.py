@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import chromium
 import pytest
@@ -14,23 +13,11 @@ from emergence.report import figures
 from emergence.report import page as report
 
 
-def draw_little(folder: Path, study: Any, logs: Any) -> list[Path]:
-    """One figure; ten take seconds, and `test_figures` draws them."""
-    folder.mkdir(exist_ok=True)
-    figures.write_atomic(folder / "training.svg", figures._figure(1, 1, 1.0, 1.0)[0].savefig)
-    return [folder / "training.svg"]
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "write", draw_little)
-
-
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `case.study()`, with everything that a run leaves in it; for looking only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "write", draw_little)
+        patch.setattr(figures, "write", case.draw_little)
         return case.write(tmp_path_factory.mktemp("results")).parent
 
 

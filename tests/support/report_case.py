@@ -18,7 +18,7 @@ import synthetic
 from synthetic import OPERATIONS, OTHER_TOKENS, Plant
 
 from emergence.readings.readings import Readings, Study
-from emergence.report import page
+from emergence.report import figures, page
 from emergence.verdicts.verdict import Verdict
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -29,6 +29,13 @@ SHOWN = (
     synthetic.prompt("multiply", 45, 45, "symbolic", -1),
 )
 """The config's `test_prompts`."""
+
+
+def draw_little(folder: Path, study: Any, logs: Any) -> list[Path]:
+    """One figure; ten take seconds, and `test_figures` draws them."""
+    folder.mkdir(exist_ok=True)
+    figures.write_atomic(folder / "training.svg", figures._figure(1, 1, 1.0, 1.0)[0].savefig)
+    return [folder / "training.svg"]
 
 
 def decode(token: int) -> str:

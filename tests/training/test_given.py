@@ -37,6 +37,7 @@ def theirs(trained_folder, tmp_path):
     return folder, own
 
 
+@pytest.mark.usefixtures("quick")
 def test_it_reads_as_the_run_that_it_was_copied_from(theirs, tmp_path, monkeypatch):
     folder, own = theirs
     run = own.runs[0]
