@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_case
 import small
 import tiny
 import typer.main
@@ -154,6 +155,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small.hypotheses(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("emergence.report.figures.write", report_case.draw_little)
         assert _main(MAIN_JOB) in (0, 1)
     for saved in sorted((place / ".emergence" / "runs").glob("*/checkpoints/*"))[1:3]:
         shutil.copytree(saved, place / "my-run" / f"checkpoint-{int(saved.name)}")
@@ -206,6 +208,7 @@ HERE = sorted((c for c in OURS if c not in (*BARE, *ELSEWHERE_RUN)), key=lambda 
 """Judging somebody's series comes last: its results are the latest then."""
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("command", HERE)
 def test_verbs_do_as_documented(
     home: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

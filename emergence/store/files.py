@@ -29,15 +29,14 @@ _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _BAD_PATH = {errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST}
 
 
-def _check_keys(value: Any) -> None:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
+def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> None:
+    if isinstance(value, dict):
+        for name in value:
             if not isinstance(name, str):
                 # json would write the integer 1 and the string "1" as one key
                 raise TypeError(f"{name!r} is a key of type {type(name).__name__}; keys must be strings")
-            _check_keys(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, (dict, list, tuple)):
             _check_keys(inner)
 
 
@@ -49,7 +48,7 @@ def canonical(value: Mapping[str, Any]) -> str:
     TypeError, ValueError
         For what JSON cannot hold exactly: NaN, infinities, keys that are not strings, other types.
     """
-    _check_keys(value)
+    _check_keys(dict(value))
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
