@@ -58,7 +58,7 @@ def fast(model: nn.Module) -> Iterator[None]:
         return
     keep_memory()
     modules = {id(m): (m, type(m)) for m in model.modules()}.values()  # type: ignore[no-untyped-call]
-    faster = {cls: _with_our_swiglu(cls) for cls in {cls for _, cls in modules}}
+    faster = {cls: _with_our_swiglu(cls) for cls in {cls for _, cls in modules}}  # type: ignore[arg-type]
     changed = [(m, cls) for m, cls in modules if faster[cls] is not cls]
     try:
         for module, cls in changed:
