@@ -128,6 +128,9 @@ def test_an_advantage_is_the_reward_above_the_groups_mean_or_the_reward():
         [0.0] * 4,
         [0.5, 0.5, -0.5, -0.5],
     ]
+    third = np.full((1, 3), 0.1)
+    assert third.mean() != 0.1, "rounding"
+    assert not rollouts.advantages(third).any()
     assert np.array_equal(rollouts.advantages(given, "positive"), given)
     assert np.allclose(rollouts.advantages(3 * given), 3 * rollouts.advantages(given)), "no division"
 
@@ -238,6 +241,22 @@ def test_equal_rewards_move_nothing_to_the_bit_alone_or_beside_others(lens, tune
 def test_a_loss_whose_weights_are_zero_has_a_gradient_of_zero_to_the_bit(lens, tuned, data):
     batch = replace(collate(data[0][:2]), weight=np.zeros(len(collate(data[0][:2]).target), np.float32))
     assert all(not m.any() for m in gradient(lens, tuned, [batch]).values())
+
+
+def test_what_is_scored_is_what_was_sampled_from_without_dropout(lens, data):
+    """By the loss, -log p of what was sampled: with dropout it would be another, and another each time."""
+    dropping = tiny_training.LORA.model_copy(update={"dropout": 0.5})
+    with models.lora(lens.model, "lora", dropping, 3) as model:
+        noisy = [(k, 0.1 * mx.random.normal(v.shape, key=mx.random.key(i))) for i, (k, v) in enumerate(
+            tree_flatten(model.trainable_parameters()))]  # fmt: skip
+        model.update(tree_unflatten(noisy))
+        many = rollouts.sample(lens, data[0][:2], 4, MOST, seed=3)
+        batches = rollouts.weighted(data[0][:2], many, np.ones((2, 4)))
+        model.train()  # as updates of sft leave it
+        loss = Updates(model, Objective(lens), tiny_training.arm()).make_of_sums(0, batches)
+        model.eval()
+    said = -sum(sum(one.log_probs) for group in many for one in group)
+    assert loss == pytest.approx(said, abs=1e-3)
 
 
 def test_scaled_rewards_scale_the_gradient_and_batches_add_up_to_one(lens, tuned, data, monkeypatch):

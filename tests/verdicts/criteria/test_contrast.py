@@ -83,8 +83,9 @@ def test_mass_that_follows_accuracy_is_equal_although_one_arm_ends_with_far_more
     assert last[0] - last[1] > 0.15
 
 
-def test_between_the_two_bounds_nothing_is_decided():
-    assert judged(CONTRAST, more(0.125))[0] == {"inconclusive"}
+@pytest.mark.parametrize("by", [0.125, -0.125])
+def test_between_the_two_bounds_nothing_is_decided_on_either_side(by):
+    assert judged(CONTRAST, more(by))[0] == {"inconclusive"}
 
 
 def test_few_seeds_or_prompts_show_no_equivalence():
