@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import mlx.core  # noqa: F401  (a process loads it once: the runs within this one must find it there)
+import mlx.core
+import numpy.fft
 import pytest
+import scipy.special
+import scipy.stats
 import small
 from places import python_path
 
@@ -22,6 +25,8 @@ from emergence.verdicts.predictions import load_predictions
 from emergence.verdicts.verdict import Effect, Verdict
 
 pytest_plugins = ["pytester"]
+ONCE = (mlx.core, numpy.fft, scipy.special, scipy.stats)
+"""A process loads these once: the runs within this one must find them there, and theirs are forgotten."""
 
 CONFIG = """
 name: small
