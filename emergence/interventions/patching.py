@@ -110,5 +110,5 @@ def patch(
 def _said(lens: LogitLens, tokens: Sequence[Sequence[int]], ids: np.ndarray) -> np.ndarray:
     """Log-probabilities of each prompt's two tokens at the output layer."""
     known, where = np.unique(ids, return_inverse=True)
-    read = lens.read(tokens, {str(i): (int(i),) for i in known}, top_k=1, layers=[-1]).log_mass[0]
+    read = lens.read(tokens, {str(i): (int(i),) for i in known}, top_k=0, layers=[-1], kl=False).log_mass[0]
     return np.asarray(np.take_along_axis(read, where.reshape(ids.shape), axis=1))

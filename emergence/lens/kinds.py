@@ -129,7 +129,7 @@ class UnrolledStream(ResidualStream):
         begins = seen.before is None or len(seen.states) == self.n_layers > 0
         stream = self._enter(seen, args, kwargs)
         if not begins:
-            seen.states.append(stream)
+            seen.add(stream)
         return call(*args, **kwargs)
 
     def _swap(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from ..backend import numpy_ops
 from ..errors import BrokenExperiment, NotMeasurable, UsageError
 from . import distribution, drawing, kinds, midpoint, places, prompts, proof, residual, states
+from .distribution_gpu import on_gpu
 from .edits import Edit, changing, settled
 from .hooks import evaluating
 from .places import Layers, Place, Point, Positions
@@ -155,28 +157,34 @@ class LogitLens:
         layers: Layers | None = None,
         positions: Positions = "last",
         token_ids: TokenSet = (),
+        kl: bool = True,
     ) -> LensReading:
         """Statistics of the distributions at every layer, prompt and position asked for; see `LensReading`.
 
         `lens.read("7 * 8 = ", {"eight": "8"}, layers=[-1])`. Prompts and sets are text or ids, see
         `prompts`; layers and positions one or several, see `places`.
 
+        What is asked for decides the cost. The KLs need the output layer and each layer's previous one:
+        `kl=False` leaves them out (they are NaN then), so that the model runs up to the last layer asked for
+        and only these are unembedded. `top_k=0` keeps no tokens.
+
         Memory is bounded by one pass of `FORWARD_TOKENS` tokens, `LOGITS_BYTES` of logits and three times
-        one place's share of them a thread; it does not grow with layers × prompts × vocabulary. On the CPU
-        logits are taken by blocks of rows and of the vocabulary; on a GPU, with `token_ids` (whose ranks
-        need all tokens at once), and for the few families whose head cannot be cut, by blocks of rows, at
-        least one place at all layers.
+        one place's share of them a thread (on a GPU `distribution_gpu.COPIES` times all of them); it does
+        not grow with layers × prompts × vocabulary. Logits are taken by blocks of rows and of the
+        vocabulary, for the few families whose head cannot be cut by blocks of rows, at least one place at
+        all layers.
         """
         which, fed = places.points(layers, self.n_layers), self._prompts(tokens)
         sets = prompts.token_sets(token_sets, self.tokenizer, self.vocab_size)
         ids = prompts.token_set(token_ids, self.tokenizer, self.vocab_size, "token_ids")
-        if not (places.is_whole(top_k) and 0 < top_k <= self.vocab_size):
-            raise UsageError(f"top_k={top_k}: give 1 to {self.vocab_size}")
+        if not (places.is_whole(top_k) and 0 <= top_k <= self.vocab_size):
+            raise UsageError(f"top_k={top_k}: give 0 to {self.vocab_size}")
         wanted = distribution.Wanted(
             self.vocab_size,
             tuple(np.array(members, dtype=np.int64) for members in sets.values()),
             np.array(ids, dtype=np.int64),
             int(top_k),
+            kl,
         )
         slots = tuple(places.positions(positions, len(one), i) for i, one in enumerate(fed.ids))
         with evaluating(self.model):
@@ -259,7 +267,7 @@ class LogitLens:
                 with (
                     numpy_ops.fast(self.model),
                     changing(self.stream, self._edits, batch),
-                    self.stream.observe(middles) as seen,
+                    self.stream.observe(middles, last=max(needed).layer) as seen,
                 ):
                     self.model(mx.array([fed[i] for i in batch]))
                 index = mx.array([b * length + p for b in range(len(batch)) for p in slots])
@@ -281,7 +289,7 @@ class LogitLens:
     ) -> distribution.Rows:
         """Statistics `[layer, prompt, position, ...]`; NaN or -1 where a prompt has fewer positions."""
         found: distribution.Rows = {}
-        needed = places.with_neighbours(which, self.n_layers)
+        needed = places.with_neighbours(which, self.n_layers) if wanted.kl else which
         for here, at in self._passes(fed.ids, positions, needed):
             for rows, group in self._blocks(here, at, which, wanted):
                 _require_numbers(rows["entropy"], which)
@@ -300,16 +308,14 @@ class LogitLens:
         layers = sorted(at)
         before = np.array([layers.index(p.previous) if p.previous in at else -1 for p in layers])
         keep = [layers.index(layer) for layer in which]
-        on_gpu = mx.default_device() == mx.gpu
-        statistics = distribution.on_gpu if on_gpu else distribution.on_cpu
+        statistics = on_gpu if mx.default_device() == mx.gpu else distribution.on_cpu
         width = self.head_size
-        if not on_gpu and not len(wanted.tokens) and self.unembedding.in_parts():
+        if self.unembedding.in_parts():
             width = max(1, LOGITS_BYTES // (4 * min(ROWS, len(here) * len(layers))))
         for part in places.slices(len(here), max(1, LOGITS_BYTES // (4 * width * len(layers)))):
             index = mx.arange(part.start, part.stop)
             rows = [self.stream.pick(at[layer], index) for layer in layers]
-            logits = (self.unembedding(rows, ids) for ids in places.slices(self.vocab_size, width))
-            found = statistics(logits, wanted, before)
+            found = statistics(partial(self.unembedding, rows), wanted, before, width)
             yield {name: values[keep] for name, values in found.items()}, here[part]
 
     def _require_one_array(self, what: str) -> None:

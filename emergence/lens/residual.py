@@ -13,7 +13,7 @@ what the blocks did is never computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -69,6 +69,10 @@ def require_numbers(model: nn.Module, logits: mx.array) -> None:
         )
 
 
+class _Enough(Exception):
+    """All that was asked for has been seen: the rest of the pass is not run."""
+
+
 @dataclass
 class Seen:
     """The latest pass: the state after each block, and the stream before the first."""
@@ -77,6 +81,14 @@ class Seen:
     before: mx.array | None
     middles: dict[int, mx.array]
     """By layer, the stream between attention and feed-forward part, where that was asked for."""
+    last: int | None = None
+    """The layer after which a pass ends; None lets the model run to its end."""
+
+    def add(self, state: Any) -> None:
+        """A block has ended in this state."""
+        self.states.append(state)
+        if self.last is not None and len(self.states) > self.last:
+            raise _Enough
 
     def reset(self) -> None:
         """A new pass begins."""
@@ -133,18 +145,19 @@ class ResidualStream:
         return True
 
     @contextmanager
-    def observe(self, middles: Mapping[int, str] | None = None) -> Iterator[Seen]:
+    def observe(self, middles: Mapping[int, str] | None = None, last: int | None = None) -> Iterator[Seen]:
         """Holds the latest pass of the model inside: lazy, and the very arrays the model goes on with.
 
-        `middles`: by block, the part whose input is held too (see `midpoint.find`).
+        `middles`: by block, the part whose input is held too (see `midpoint.find`). `last`: the `with` ends
+        once the model has run that layer; it costs nothing to read early layers alone.
         """
-        seen = Seen([], None, {})
+        seen = Seen([], None, {}, last)
         hooks: list[tuple[nn.Module, Hook]] = [(m, partial(self._see, seen)) for m in self._sites()]
         hooks.append((self.model, partial(_begin, seen)))
         if middles:
             own = blocks(self.model)
             hooks += [(at(own[i], path), partial(_see_middle, seen)) for i, path in middles.items()]
-        with observed(hooks):
+        with suppress(_Enough), observed(hooks):
             yield seen
 
     def moved(self, tokens: mx.array, by: Sequence[mx.array]) -> mx.array:
@@ -196,7 +209,7 @@ class ResidualStream:
     def _see(self, seen: Seen, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._enter(seen, args, kwargs)
         state = call(*args, **kwargs)
-        seen.states.append(handles(state))
+        seen.add(handles(state))
         return state
 
     def _enter(self, seen: Seen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> mx.array:

@@ -134,5 +134,5 @@ def _sizes(p: Prompt) -> tuple[str, tuple[str, ...]]:
 
 
 def _mass(lens: LogitLens, prompts: Sequence[list[int]], sets: dict[str, tuple[int, ...]]) -> np.ndarray:
-    mass: np.ndarray = np.exp(lens.read(prompts, token_sets=sets, top_k=1).log_mass[:, :, 0])
+    mass: np.ndarray = np.exp(lens.read(prompts, token_sets=sets, top_k=0, kl=False).log_mass[:, :, 0])
     return mass

@@ -199,7 +199,7 @@ def anywhere(lens: LogitLens, plan: Plan) -> np.ndarray:
         here = [i for i in plan.written if plan.prompts[i].style == style]
         sets, ids = plan.words[style], [plan.prompt_ids[i] for i in here]
         positions = list(range(-shortest, 0))
-        found[:, here] = lens.read(ids, token_sets=sets, top_k=1, positions=positions).log_mass
+        found[:, here] = lens.read(ids, token_sets=sets, top_k=0, positions=positions, kl=False).log_mass
     return found
 
 

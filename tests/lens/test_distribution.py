@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from emergence.lens import distribution as readout
+from emergence.lens.distribution_gpu import on_gpu
 
 VOCAB = 300
 BEFORE = np.array([-1, 0, 1])
@@ -27,27 +28,41 @@ def _wanted(seed: int, vocab: int = VOCAB, top_k: int = 5) -> readout.Wanted:
     return readout.Wanted(vocab, tuple(np.split(ids, cut)), ids[:4], top_k)
 
 
-def _read(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
-    found = readout.on_cpu([mx.array(logits)[:, None]], wanted, BEFORE[: len(logits)])
+def _read(
+    logits: np.ndarray, wanted: readout.Wanted, width: int | None = None, on: Any = readout.on_cpu
+) -> dict[str, np.ndarray]:
+    def block(ids: slice) -> mx.array:
+        return mx.array(logits[:, None, ids])
+
+    found = on(block, wanted, BEFORE[: len(logits)], width)
     return {name: values[:, 0] for name, values in found.items()}
+
+
+def _width(logits: np.ndarray) -> int:
+    """Any that cuts the vocabulary."""
+    return int(
+        np.random.default_rng(np.frombuffer(logits.tobytes()[:8], np.uint32)).integers(1, logits.shape[-1])
+    )
 
 
 def _read_in_parts(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
-    """The vocabulary in parts of all sizes; log-probabilities and ranks of tokens need it whole."""
-    width = logits.shape[-1]
-    cuts = np.sort(np.random.default_rng(width).integers(1, width, 4))
-    parts = [mx.array(part)[:, None] for part in np.split(logits, np.unique(cuts), axis=-1)]
-    found = readout.on_cpu(parts, replace(wanted, tokens=np.zeros(0, np.int64)), BEFORE[: len(logits)])
-    whole = _read(logits, wanted)
-    return {n: whole[n] if n in ("log_probs", "ranks") else values[:, 0] for n, values in found.items()}
+    return _read(logits, wanted, _width(logits))
 
 
 def _read_on_gpu(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
-    found = readout.on_gpu([mx.array(logits)[:, None]], wanted, BEFORE[: len(logits)])
-    return {name: values[:, 0] for name, values in found.items()}
+    return _read(logits, wanted, on=on_gpu)
 
 
-IN = {"numpy": _read, "in parts": _read_in_parts, "mlx": _read_on_gpu}
+def _read_on_gpu_in_parts(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
+    return _read(logits, wanted, _width(logits), on_gpu)
+
+
+IN = {
+    "numpy": _read,
+    "numpy in parts": _read_in_parts,
+    "mlx": _read_on_gpu,
+    "mlx in parts": _read_on_gpu_in_parts,
+}
 
 
 def _reference(logits: np.ndarray, wanted: readout.Wanted) -> dict[str, np.ndarray]:
