@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
@@ -14,6 +15,9 @@ from rich.table import Table
 from ..errors import UsageError
 from ..store import Store
 from .options import StoreOption, console, kept
+
+if TYPE_CHECKING:
+    from ..lens.drawing import Drawing
 
 
 def at_hand(store: Store) -> RenderableType:
@@ -92,7 +96,7 @@ def proven(name: str, store: Store, against: str | None = None) -> str:
     return said
 
 
-def drawn(prompt: str, name: str, chat: bool, store: Store) -> RenderableType:
+def drawn(prompt: str, name: str, chat: bool, store: Store) -> Drawing:
     """One prompt through the lens of a model: layers × positions.
 
     Raises
@@ -153,7 +157,14 @@ def show(
         str, typer.Option(metavar="NAME", help="Embedded name, hub id or folder.")
     ] = "smollm2-135m-instruct",
     chat: Annotated[bool, typer.Option("--chat", help="Put the prompt in the model's template.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a .html, .png or .svg instead.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """One prompt, layers × positions: the likeliest token in each cell, under the exact tokens fed."""
-    console().print(drawn(prompt, model, chat, kept(store)))
+    drawing = drawn(prompt, model, chat, kept(store))
+    if save is not None:
+        print(drawing.save(save))
+    else:
+        console().print(drawing)

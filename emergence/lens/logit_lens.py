@@ -38,6 +38,8 @@ LOGITS_BYTES = 30_000_000
 """Logits that exist at a time, at least one place's at all layers; glibc maps anew what is above 32 MB."""
 ROWS = 1024
 """Rows of logits computed together where the vocabulary can be cut: the head is read once for each."""
+_SHOWN = 5
+"""Likeliest tokens of a cell that a drawing can tell."""
 
 
 class LogitLens:
@@ -199,6 +201,7 @@ class LogitLens:
             sets=sets,
             token_ids=ids,
             left_out=self.head_size - self.vocab_size,
+            tokenizer=self.tokenizer,
             **found,
         )
 
@@ -208,19 +211,22 @@ class LogitLens:
         tokenizer: Any = None,
         layers: Layers | None = None,
         chat: bool = False,
+        token_sets: Mapping[str, TokenSet] | None = None,
+        token_ids: TokenSet = (),
     ) -> drawing.Drawing:
-        """Layers × positions of one prompt, the likeliest token in each cell, under the exact tokens fed.
+        """Layers × positions of one prompt, the likeliest tokens in each cell, under the exact tokens fed.
 
-        `print` draws it in the terminal, a notebook as HTML. `chat` puts the text in the tokenizer's
-        template. The tokenizer may be left out where the lens has one.
+        `print` draws it in the terminal, a notebook as HTML, where masses of `token_sets` and ranks of
+        `token_ids` can be chosen, too; `save` writes HTML, PNG or SVG. `chat` puts the text in the
+        tokenizer's template. The tokenizer may be left out where the lens has one.
         """
         lens = self if tokenizer is None else self._with(tokenizer)
         if lens.tokenizer is None:
             raise UsageError("show needs a tokenizer to name tokens: lens.show(prompt, tokenizer)")
         if isinstance(prompt, str):
             prompt = prompts.encode(lens.tokenizer, prompt, chat)
-        reading = lens.read([prompt], layers=layers, positions="all", top_k=1)
-        return drawing.draw(reading, lens.tokenizer)
+        top_k = min(_SHOWN, lens.vocab_size)
+        return lens.read([prompt], token_sets, top_k, layers, "all", token_ids).show()
 
     def _with(self, tokenizer: Any) -> LogitLens:
         """The same lens with a tokenizer; it is not proven again."""

@@ -1,7 +1,7 @@
 """What a run leaves for other programs: `verdicts.json`, Parquet, CSV.
 
 In: verdicts, a `Study`. Out: files, documented in docs/data.md; `open_run` reads them back as pandas frames
-and arrays with named axes. Pandas loads when a frame is asked for, and not for the verdicts alone.
+and xarray arrays; both libraries load when one is asked for, and not for the verdicts alone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..analysis import frames
 from ..config.settings import shown_model
 from ..errors import BrokenExperiment, UsageError
@@ -26,32 +24,11 @@ from .records import VERDICTS, newest, plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 SCHEMA = 2
 """Of `verdicts.json`; raised when a field changes its meaning or goes. 2: `operation` has become `class`."""
 READINGS, STRENGTH = "readings.parquet", "strength"
-
-
-@dataclass(frozen=True)
-class Named:
-    """An array that knows its axes: `values[seed, step, layer, prompt]`, with the labels along each."""
-
-    values: np.ndarray
-    axes: tuple[str, ...]
-    labels: dict[str, list[Any]]
-
-    def sel(self, **at: Any) -> Named:
-        """The slice at given labels: `array.sel(step=300, layer=16)`."""
-        values, axes, labels = self.values, list(self.axes), dict(self.labels)
-        for name, label in at.items():
-            if name not in axes:
-                raise UsageError(f"axis {name!r} is none of {', '.join(axes)}")
-            if label not in labels[name]:
-                raise UsageError(f"{name}={label!r} is none of {labels[name]}")
-            values = np.take(values, labels[name].index(label), axis=axes.index(name))
-            axes.remove(name)
-            del labels[name]
-        return Named(values, tuple(axes), labels)
 
 
 @dataclass(frozen=True)
@@ -84,14 +61,18 @@ class OpenRun:
         columns = ["prompt", "text", "class", "style", "half"]
         return self.readings[columns].drop_duplicates().set_index("prompt").sort_index()
 
-    def array(self, arm: str, column: str = "words") -> Named:
+    def array(self, arm: str, column: str = "words") -> xr.DataArray:
         """A column of `readings`, such as `words`, `answer` or `kl`, as `[seed, step, layer, prompt]`.
+
+        `array.sel(step=300, layer=16)`; along `prompt` lie its text, class, style and half.
 
         Raises
         ------
         UsageError
             No such arm or column.
         """
+        import xarray as xr
+
         if column not in self.readings.columns:
             raise UsageError(f"column {column!r} is none of {', '.join(self.readings.columns)}")
         rows = self.readings[self.readings["arm"] == arm]
@@ -99,8 +80,13 @@ class OpenRun:
             raise UsageError(f"arm {arm!r} is none of {', '.join(self.readings['arm'].unique())}")
         axes = ("seed", "step", "layer", "prompt")
         rows = rows.sort_values(list(axes), kind="stable")
-        labels = {axis: sorted(rows[axis].unique().tolist()) for axis in axes}
-        return Named(rows[column].to_numpy().reshape([len(labels[a]) for a in axes]), axes, labels)
+        labels: dict[str, Any] = {axis: sorted(rows[axis].unique().tolist()) for axis in axes}
+        values = rows[column].to_numpy().reshape([len(labels[a]) for a in axes])
+        prompts = self.prompts().loc[labels["prompt"]]
+        labels |= {name: ("prompt", prompts[name].to_numpy()) for name in prompts.columns}
+        return xr.DataArray(
+            values, labels, axes, name=column, attrs={"arm": arm, "model": self.info["model"]}
+        )
 
 
 def open_run(folder: str | Path) -> OpenRun:

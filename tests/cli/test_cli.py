@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -435,6 +436,19 @@ def test_show_draws_every_layer_and_the_exact_tokens(tmp_path: Path, said: Any) 
     told = said("show", "7 * 8 = ", "--model", str(model), "--store", str(tmp_path / "store"))
     assert told.code == 0
     assert all(part in told.out for part in ("L0", "L1", "*", "7", "8"))
+    assert len(re.findall(r"\d+%|<1%", told.out)) == 2 * 8, "a number a cell, though nothing is coloured"
+
+
+def test_show_saves_a_page_and_names_the_formats_there_are(tmp_path: Path, said: Any) -> None:
+    model = tiny.write_model(tmp_path / "model", n_layers=2)
+    command = ["show", "7 * 8 = ", "--model", str(model), "--store", str(tmp_path / "store"), "--save"]
+    told = said(*command, str(tmp_path / "lens.html"))
+    assert told.code == 0
+    assert told.out.strip() == str(tmp_path / "lens.html")
+    assert "<table>" in (tmp_path / "lens.html").read_text()
+    told = said(*command, str(tmp_path / "lens.pdf"))
+    assert told.code == 2
+    assert "ends in .html, .png or .svg" in told.err
 
 
 def test_show_refuses_an_empty_prompt_in_one_line(tmp_path: Path, said: Any) -> None:

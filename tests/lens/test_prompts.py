@@ -71,7 +71,7 @@ def test_text_is_fed_as_the_suite_encodes_it_and_is_kept(family: str) -> None:
     assert lens.read(ids).texts == (None, None)
     shown = repr(lens.read(TEXTS, {"eight": [5, 6]}))
     assert f"'7 * 8 = ' is {' '.join(map(str, ids[0]))}\n" in shown
-    assert "token sets eight: 5 6\n" in shown
+    assert "token sets eight: 5 6" in shown
     assert (ids[0][0] == tok.bos_token_id) == (family in WITH_BOS)
     np.testing.assert_array_equal(lens.logits(TEXTS), lens.logits(ids))
     np.testing.assert_array_equal(lens.logits(TEXTS[0]), lens.logits(ids[:1]))
@@ -134,7 +134,7 @@ def test_rows_that_no_token_names_are_in_no_distribution_at_any_door() -> None:
     assert bare.read(reading.tokens).top_ids.min() >= named
     shown = bare.show(TEXTS[0], tok)
     p = by_hand(model, shown.ids, named)
-    assert shown.probabilities[-1, -1] == pytest.approx(p.max(), rel=1e-4)
+    assert shown.probabilities[-1, -1, 0] == pytest.approx(p.max(), rel=1e-4)
     np.testing.assert_array_equal(shown.probabilities, lens.show(TEXTS[0]).probabilities)
     assert bare.tokenizer is None, "a lens is not changed by what it shows"
     assert bare.vocab_size == named + PADDED
