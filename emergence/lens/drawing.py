@@ -150,8 +150,9 @@ class Drawing:
         ]
         widest = max(6, *(len(text) for row in cells for text in row)) + 2
         width = max(4.0, len(self.heads) * widest * _GLYPH_INCHES + 1.5)
-        figure = Figure(figsize=(width, len(self.layers) * _ROW_INCHES + 1.2), layout="constrained")
-        axes = figure.add_subplot()
+        height = len(self.layers) * _ROW_INCHES + 1.2
+        figure = Figure(figsize=(width, height))
+        axes = figure.add_axes((0.6 / width, 0.5 / height, 1 - 0.75 / width, 1 - 0.9 / height))
         shown_first = self.statistics[0]
         axes.imshow(shown_first.colour, aspect="auto", origin="lower", cmap="Greens", vmin=0, vmax=1.5)
         axes.set_xticks(range(len(self.heads)), [_plain(_cut(h)) for h in self.heads], fontsize=8)
