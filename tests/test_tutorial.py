@@ -28,6 +28,7 @@ def run(model: str) -> tuple[dict[str, Any], list[Any]]:
         exec(compile(ast.Module(body, []), "cell", "exec"), names)
         if last is not None:
             shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
+    names["plt"].close("all")
     return names, shown
 
 
@@ -36,7 +37,6 @@ def _no_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.chdir(tmp_path)
     with mpl.rc_context({"backend": "agg"}):
         yield
-    mpl.pyplot.close("all")
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
