@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from . import provenance, readings, verdicts
 from .config.settings import UNTRAINED
 from .progress import clock
+from .readings.effects import CAUSAL
 from .verdicts.predictions import Prediction
 
 if TYPE_CHECKING:
@@ -63,23 +65,22 @@ def _work(experiment: Experiment, missing: Sequence[tuple[Arm, int]]) -> Iterato
 
 
 def _tell(experiment: Experiment, found: Sequence[Run], arms: Collection[str], told: set[str]) -> None:
-    """Judge what can be judged by now and was not before, a line each."""
-    table = experiment.predictions
+    """Judge what can be judged by now and was not before, a line each; interventions come after readings."""
+    table, plan = experiment.predictions, experiment.plan
     ready = {p.id for p in table if _ready(p, arms)}
     ready = {p.id for p in table if p.id in ready and (not p.premise or p.premise in ready)}
-    if not ready - told:
-        return
-    spec = provenance.reading_spec(experiment.plan, experiment.source)
-    study = readings.read_study(
-        experiment.lens, experiment.plan, found, experiment.store, spec, experiment.progress
-    )
-    premises = {p.premise for p in table if p.id in ready - told and p.premise}
-    for verdict in verdicts.judge(table, study, (ready - told) | premises, advise=False):
-        if verdict.prediction not in told:
-            experiment.progress.line(
-                f"{verdict.prediction} {verdict.cls}: {verdict.outcome} — {verdict.claim}"
-            )
-    told |= ready
+    causal = {p.id for p in table if p.test in CAUSAL}
+    for some, read in ((ready - causal, replace(plan, intervened={})), (ready & causal, plan)):
+        if not (new := some - told):
+            continue
+        spec = provenance.reading_spec(plan, experiment.source)
+        study = readings.read_study(experiment.lens, read, found, experiment.store, spec, experiment.progress)
+        premises = {p.premise for p in table if p.id in new and p.premise}
+        for verdict in verdicts.judge(table, study, new | premises, advise=False):
+            if verdict.prediction in new:
+                said = f"{verdict.prediction} {verdict.cls}: {verdict.outcome} — {verdict.claim}"
+                experiment.progress.line(said)
+        told |= new
 
 
 def _ready(p: Prediction, arms: Collection[str]) -> bool:
