@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jaxtyping
 import pytest
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # benchmarks measure time, tests do not
+hypothesis.settings.load_profile("any machine")
 
 BEARTYPE = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
 _SHAPE = re.compile(r"\[(np\.nd|mx\.)array, ")
