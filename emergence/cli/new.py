@@ -64,6 +64,8 @@ def _copy(origin: Path, made: Path, name: str) -> None:
     for path in sorted(origin.iterdir()):
         if path.suffix in (".py", ".yaml", ".jsonl"):  # findings are those of the original
             shutil.copyfile(path, made / path.name)
+    # Two files of one name in folders that are no packages: pytest would refuse the second one.
+    (made / "test_claims.py").rename(made / f"test_{re.sub(r'[^A-Za-z0-9_]', '_', name)}.py")
     config, predictions = made / CONFIG, made / "predictions.py"
     config.write_text(_config(config.read_text(encoding="utf-8"), name), encoding="utf-8")
     table = predictions.read_text(encoding="utf-8").split('"""', 2)[2]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import small
 import tiny
 import yaml
-from places import HYPOTHESES
+from places import HYPOTHESES, python_path
 
 from emergence import config as configs
 from emergence.cli import main as cli
@@ -41,6 +44,7 @@ def test_what_is_written_says_the_same_as_its_template_under_a_new_name(
     assert tuple(table) == tuple(before)
     assert table.version == 1
     assert not list(made.glob("*indings*"))
+    assert (made / "test_mine.py").read_text() == (origin / "test_claims.py").read_text()
     said = Layout.model_json_schema()["$defs"]["Parameters"]["properties"]["num_test"]["description"]
     assert f"  # {said}\n  num_test:" in text
     assert (tmp_path / "conftest.py").read_text().endswith('pytest_plugins = ["emergence.fixtures"]\n')
@@ -85,11 +89,25 @@ def test_what_is_written_runs_to_verdicts(
     template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _run("new", "mine", "--from", template) == 0
-    path, model = tmp_path / "hypotheses" / "mine" / "config.yaml", tiny.write_model(tmp_path / "model")
+    name = f"my_{template}"
+    assert _run("new", name, "--from", template) == 0
+    path, model = tmp_path / "hypotheses" / name / "config.yaml", tiny.write_model(tmp_path / "model")
     path.write_text(
         yaml.safe_dump(small.shortened(yaml.safe_load(path.read_text()), ORIGINAL[template], model))
     )
-    assert _run("run", "mine") in (0, 1)
-    (record,) = records.run_records(tmp_path / ".emergence" / "experiments" / "mine")
+    assert _run("run", name) in (0, 1)
+    (record,) = records.run_records(tmp_path / ".emergence" / "experiments" / name)
     assert record["status"] == "success"
+
+
+@pytest.mark.slow
+def test_two_of_them_are_collected_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [_run("new", name) for name in ("one", "two")] == [0, 0]
+    command = [sys.executable, "-m", "pytest", "hypotheses", "-m", "slow", "--collect-only", "-q"]
+    ran = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": python_path()}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "test_claim[one-P1-even]" in ran.stdout
+    assert "test_claim[two-P1-even]" in ran.stdout
