@@ -152,7 +152,7 @@ def test_a_clone_is_collected_with_what_is_declared(python: Path, tree: Path) ->
     said = _ran(python, tree, "-m", "pytest", "hypotheses", "-m", "slow", "--collect-only", "-q")
     assert "test_claim[classifier_emergence-B1-add]" in said
     said = _ran(python, tree, "-m", "pytest", "hypotheses/gpt_oss", "-m", "slow", "-p", "no:cacheprovider")
-    assert "SKIPPED [10]" in said
+    assert re.search(r"SKIPPED \[\d+\]", said)
     assert "gpt_oss: not measured: openai/gpt-oss-20b is not here" in said
 
 

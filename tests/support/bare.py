@@ -52,7 +52,10 @@ def needed(requirements: Iterable[str]) -> set[str]:
         if name in found and not one.extras:
             continue
         found.add(name)
-        inner = [Requirement(text) for text in installed.requires(name) or ()]
+        try:
+            inner = [Requirement(text) for text in installed.requires(name) or ()]
+        except installed.PackageNotFoundError:
+            raise AssertionError(f"{name} is declared and not installed here; make .venv again") from None
         kept = [r for r in inner if not r.marker or any(r.marker.evaluate({"extra": e}) for e in extras)]
         for requirement in kept:
             requirement.marker = None
