@@ -19,10 +19,12 @@ SMALL = {"n_layers": 8, "steps": (0, 50, 100), "styles": ("symbolic",), "hidden"
 Judged = dict[tuple[str, str], Verdict]
 
 
-def judge(claims: Iterable[str | Prediction], *plants: Plant, **settings: object) -> Judged:
+def judge(
+    claims: Iterable[str | Prediction], *plants: Plant, advise: bool = False, **settings: object
+) -> Judged:
     """{(prediction, class): verdict} of rows of the table, or of claims of one's own, on a small study."""
     rows = [ROW[claim] if isinstance(claim, str) else claim for claim in claims]
-    verdicts = judging.judge(rows, study(*plants, **(SMALL | settings)))
+    verdicts = judging.judge(rows, study(*plants, **(SMALL | settings)), advise=advise)
     return {(v.prediction, v.cls): v for v in verdicts}
 
 

@@ -265,7 +265,7 @@ def test_prompts_that_could_be_copied_are_asked_for_on_top():
 
 
 def test_an_inconclusive_verdict_says_what_would_decide_it():
-    for v in judge(["B1"], arms={"sft": 1}).values():
+    for v in judge(["B1"], arms={"sft": 1}, advise=True).values():
         assert v.outcome == "inconclusive"
         assert "If there is as little as it looks, about " in v.reason
         assert 60 < v.details["needs"]["prompts"] <= 160
