@@ -102,10 +102,17 @@ def _trained(experiment: Experiment, spec: dict[str, Any]) -> dict[str, Any]:
     """One run, as `emergence run` trains it; its key names this machine and is told, never guessed."""
     from .. import provenance
 
-    arm = experiment.config.arm(spec["arm"])
-    cached = not provenance.require_space(experiment, [(arm, spec["seed"])])
-    run = experiment.train(arm, spec["seed"])
-    return {"key": run.entry.key, "cached": cached}
+    arm, seed = experiment.config.arm(spec["arm"]), spec["seed"]
+    provenance.require_space(experiment, [(arm, seed)])
+    build, built = experiment.build(arm, seed), []
+
+    def noted(folder: Path) -> dict[str, Any]:
+        built.append(folder)
+        return build(folder)
+
+    # As `Experiment.train` does; of two sweeps that want one run, the one that waited has trained nothing.
+    entry = experiment.store.get_or_build("runs", experiment.spec(arm, seed), noted)
+    return {"key": entry.key, "cached": not built}
 
 
 def _judged(experiment: Experiment) -> dict[str, Any]:
