@@ -23,6 +23,8 @@ AGAINST = "against "
 """`against subtract`: the class's own tokens here, minus on the same problems as subtractions."""
 _WEIGHT = {STRENGTH: 0.8, GAIN: 0.1}
 """Shares of the error rate that the parts of a classifier have when one of them is to be shown absent."""
+CELLS = 4
+"""Cells that a plasmode study of absence looks at: those where absence is least sure."""
 LIGHTEST = _WEIGHT[STRENGTH] - _WEIGHT[GAIN]
 """Of strength, where a gain has a share too: the p of strength is divided by no less."""
 
@@ -38,7 +40,12 @@ class Part:
     index: Int[np.ndarray, " pair"]
     """Which of the class's prompts these are: all, or those with a partner."""
     most: float
-    """The largest value that there can be; the smallest is no lower than its negative."""
+    """The largest value that there can be."""
+
+    @property
+    def least(self) -> float:
+        """The smallest value that there can be."""
+        return 0.0 if self.name == STRENGTH else -self.most
 
 
 def parts(m: Masses, step: int) -> tuple[Part, ...]:
@@ -77,13 +84,28 @@ class Absence:
     seed: int
     cell: int
     """Where absence is least sure: it decides, for absence must hold in all seeds and cells."""
-    estimate: float
-    low: float
-    high: float
-    """Of the part that speaks there: its mean, a lower bound, and the upper bound at its weight."""
+    values: Float[np.ndarray, " pair"]
+    """Of the part that speaks there, one a prompt."""
     weight: float
+    """Its share of the error rate."""
+    least: float
     most: float
-    """Its share of the error rate, and the largest value that it can have."""
+    """The smallest and the largest value that it can have."""
+
+    @property
+    def estimate(self) -> float:
+        """Its mean."""
+        return float(self.values.mean())
+
+    @functools.cached_property
+    def low(self) -> float:
+        """A lower bound of its mean."""
+        return intervals.lower(self.values, intervals.ALPHA / 2, self.least)
+
+    @functools.cached_property
+    def high(self) -> float:
+        """An upper bound of its mean, at its share of the error rate."""
+        return intervals.upper(self.values, intervals.ALPHA * self.weight, self.most)
 
     @property
     def name(self) -> str:
@@ -103,14 +125,14 @@ class Evidence:
     """The weakest part must have grown since step 0."""
     chosen: Int[np.ndarray, "deal half"]
     """Cell where the weakest of the parts is largest, on each half."""
-    judged: dict[str, intervals.Interval]
+    judged: dict[str, intervals.Judged]
     """By part, a cell a deal: each prompt at the cell that the other half chose."""
 
     def holds(self, bound: float) -> Bool[np.ndarray, " deal"]:
         """Whether there is a classifier, by the intervals, in each deal: every part lies above its bound."""
         there = np.ones(len(self.chosen), dtype=bool)
         for name, interval in self.judged.items():
-            there &= interval.low > self.bound(name, bound)
+            there &= interval.exceed(self.bound(name, bound))
         return np.asarray(there & ~self._constant())
 
     def bound(self, name: str, threshold: float) -> float:
@@ -174,35 +196,39 @@ class Evidence:
         names = [part.name for part in self.parts] + [GAIN] * self.emerges
         weights = [self.weight(name) for name in names]
         p = np.stack([np.stack([self._p(i, s, negligible) for i in range(len(names))]) for s in self._seeds])
-        scaled = np.minimum(p / np.array(weights)[None, :, None], 1.0)
+        # Not cut at 1 yet: of cells that are all far from certain, the least sure one is to be found.
+        scaled = p / np.array(weights)[None, :, None]
         p, part = scaled.min(axis=1), scaled.argmin(axis=1)
         seed, cell = (int(i) for i in np.unravel_index(int(p.argmax()), p.shape))
+        p = np.minimum(p, 1.0)
         x, least, most = self._values(int(part[seed, cell]), seed, cell)
-        alpha = intervals.ALPHA
-        low = intervals.lower(x, alpha / 2, least)
-        high = intervals.upper(x, alpha * weights[part[seed, cell]], most)
-        weight = weights[part[seed, cell]]
-        return Absence(p, part, tuple(names), seed, cell, float(x.mean()), low, high, weight, most)
+        return Absence(p, part, tuple(names), seed, cell, x, weights[part[seed, cell]], least, most)
 
-    def all_seeds(self, absence: Absence) -> Float[np.ndarray, "seed pair"]:
-        """The values of the part that speaks where absence is least sure, in every seed."""
-        index = int(absence.part[absence.seed, absence.cell])
-        return np.stack([self._values(index, s, absence.cell)[0] for s in self._seeds])
+    def least_sure(self, absence: Absence, alpha: float) -> list[tuple[np.ndarray, float, float]]:
+        """For `power.power_gone`, where absence is least sure: values, error rate, largest value."""
+        cells = np.argsort(-absence.p.max(axis=0), kind="stable")[:CELLS].tolist()
+        cells = [absence.cell, *(c for c in cells if c != absence.cell)][:CELLS]
+        found = []
+        for cell in cells:
+            index = int(absence.part[int(absence.p[:, cell].argmax()), cell])
+            values = [self._values(index, s, cell) for s in self._seeds]
+            share = alpha * self.weight(absence.names[index])
+            found.append((np.stack([x for x, _, _ in values]), share, max(most for _, _, most in values)))
+        return found
 
     def where_judged(self) -> tuple[tuple[str, ...], Float[np.ndarray, "seed prompt part"]]:
         """Every part where the recorded deal judges it, one value a prompt that has all of them."""
-        cells, m = _crossed(self.chosen, self.masses.deals)[:, :1], self.masses
-        index = functools.reduce(np.intersect1d, [q.index for q in self.parts])
-        found = {q.name: at(q.now, cells[q.index])[:, np.isin(q.index, index), 0] for q in self.parts}
-        if AGREES in self.judged:
-            found[AGREES] = at((m.own > m.largest)[:, self.step].astype(float), cells)[:, index, 0]
-        return tuple(found), np.stack(list(found.values()), axis=-1)
+        index = {q.name: q.index for q in self.parts}
+        shared = functools.reduce(np.intersect1d, index.values())
+        everyone = np.arange(self.masses.n)
+        found = [x.values[:, np.isin(index.get(k, everyone), shared), 0] for k, x in self.judged.items()]
+        return tuple(self.judged), np.stack(found, axis=-1)
 
     def _values(self, index: int, seed: int, cell: int) -> tuple[Float[np.ndarray, " pair"], float, float]:
         """The values of a part, one a prompt, the smallest and the largest that there can be."""
         if index < len(self.parts):
             q = self.parts[index]
-            return q.now[seed, :, cell], 0.0 if q.name == STRENGTH else -q.most, q.most
+            return q.now[seed, :, cell], q.least, q.most
         q = max(self.parts, key=lambda q: (q.now - q.before)[seed, :, cell].mean())
         return (q.now - q.before)[seed, :, cell], -_reach(q), _reach(q)
 
@@ -243,9 +269,9 @@ def measure(m: Masses, step: int, emerges: bool, apart: bool = True) -> Evidence
     chosen = np.asarray(means.min(axis=0).argmax(axis=-1))
     chooser = np.where(m.deals, 1, 0) if apart else np.where(m.deals, 0, 1)  # [deal prompt]
     cells = np.take_along_axis(chosen, chooser, axis=1).T  # [prompt deal]
-    judged = {q.name: intervals.bootstrap(at(q.now, cells[q.index])) for q in found}
+    judged = {q.name: intervals.judge(at(q.now, cells[q.index]), q.least) for q in found}
     if m.family in ("words", "words anywhere", "glyphs"):
-        judged[AGREES] = intervals.bootstrap(at((m.own > m.largest)[:, step].astype(float), cells))
+        judged[AGREES] = intervals.judge(at((m.own > m.largest)[:, step].astype(float), cells), 0.0)
     if emerges:
         judged[GAIN] = _gain(found, m, means, chosen, chooser, cells)
     return Evidence(m, step, found, emerges, chosen, judged)
@@ -289,7 +315,7 @@ def _gain(
     chosen: Int[np.ndarray, "deal half"],
     chooser: Int[np.ndarray, "deal n"],
     cells: Int[np.ndarray, "n deal"],
-) -> intervals.Interval:
+) -> intervals.Judged:
     """The weakest part now, minus the weakest part at step 0, both as the choosing half sees them."""
     full = [i for i, q in enumerate(found) if len(q.index) == m.n]
     before = np.stack([_means(found[i].before, found[i].index, m.deals) for i in full])
@@ -300,7 +326,7 @@ def _gain(
     then = np.stack([at(found[i].before, cells) for i in full])
     pick = [np.take_along_axis(w, chooser, axis=1).T[None, None] for w in (weak_now, weak_then)]
     grown = np.take_along_axis(now, pick[0], axis=0)[0] - np.take_along_axis(then, pick[1], axis=0)[0]
-    return intervals.bootstrap(grown)
+    return intervals.judge(grown, -max(_reach(found[i]) for i in full))
 
 
 def by_cell(e: Evidence) -> dict[str, intervals.Interval]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import special
 
 LEVEL = 0.95
@@ -52,6 +52,36 @@ def bootstrap(*strata: Float[np.ndarray, "seed _ cell"], level: float = LEVEL) -
         shift = np.where(m.se > 0, m.third / m.se**2, 0.0) * (1 + 2 * z**2) / 6
     shift = np.clip(shift, -half / 2, half / 2)
     return Interval(m.mean, m.mean + shift - half, m.mean + shift + half, m.se, m.df)
+
+
+@dataclass(frozen=True)
+class Judged(Interval):
+    """Intervals of values that have a smallest one, for "the mean exceeds a bound"; a cell is a deal."""
+
+    values: Float[np.ndarray, "seed n cell"]
+    least: float
+
+    def exceed(self, bound: float) -> Bool[np.ndarray, " cell"]:
+        """Whether the lower end exceeds `bound`, Gaffke's too."""
+        there = self.low > bound
+        there[there] = surely_above(self.values.mean(axis=0)[:, there], bound, self.least)
+        return there
+
+
+def judge(x: Float[np.ndarray, "seed _ cell"], least: float) -> Judged:
+    """`bootstrap`, and a lower end that a few prompts cannot break; no value is below `least`.
+
+    Some prompts in a hundred may be confidently wrong. Most small samples hold none of them, and an interval
+    made of the sample's own spread is then too narrow by far: a margin of 13 % on 97 of 100 prompts and of
+    -100 % on the others has a mean of 9.6 %, and of 60 such prompts there is none in one study of six. So the
+    lower end is also no higher than Gaffke's bound at 5 %. That of the first cell, which is shown, is lowered
+    to it.
+    """
+    found = bootstrap(x)
+    low = found.low.copy()
+    if low[0] > 0:
+        low[0] = min(low[0], lower(x[..., 0].mean(axis=0), ALPHA, least))
+    return Judged(found.estimate, low, found.high, found.se, found.df, x, least)
 
 
 @dataclass(frozen=True)
@@ -138,6 +168,11 @@ def _saddlepoint(a: Float[np.ndarray, "n cell"]) -> Float[np.ndarray, " cell"]:
         p = special.ndtr(-(w + np.log(u / w) / w))
     near = np.abs(w) < 1e-3  # the formula is 0 / 0 there; its limit
     return np.asarray(np.clip(np.where(near, 0.5 - k3 / (6 * np.sqrt(2 * np.pi) * k2**1.5), p), 0.0, 1.0))
+
+
+def surely_above(x: Float[np.ndarray, "n cell"], bound: float, least: float) -> Bool[np.ndarray, " cell"]:
+    """Whether Gaffke's lower bound at 5 % exceeds `bound`, for values that are never below `least`."""
+    return p_at_least(-x, -bound, -least) <= ALPHA
 
 
 def upper(x: Float[np.ndarray, " n"], alpha: float, most: float = 1.0) -> float:

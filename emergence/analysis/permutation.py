@@ -195,11 +195,19 @@ class Area:
     estimate: float
     low: float
     high: float
-    se: float
+    noise: float
+    """Variance that prompts give it."""
+    between: float
+    """Variance of the mean over seeds, by what they differ by; 0 with one seed."""
     df: float
     usable: int
     """Seeds in which both outcomes occur often enough; the others say nothing and are left out."""
     p: float = 1.0
+
+    @property
+    def se(self) -> float:
+        """Its standard error."""
+        return float(np.sqrt(self.noise + self.between))
 
 
 def area(
@@ -228,7 +236,8 @@ def area(
     df = (noise + between) ** 2 / (noise**2 / (n - 2) + between**2 / max(seeds - 1, 1))
     se, estimate = float(np.sqrt(noise + between)), float(by_seed.mean())
     reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * se
-    return Area(estimate, max(0.0, estimate - reach), min(1.0, estimate + reach), se, float(df), seeds)
+    low, high = max(0.0, estimate - reach), min(1.0, estimate + reach)
+    return Area(estimate, low, high, noise, between, float(df), seeds)
 
 
 def _usable(outcomes: Bool[np.ndarray, "seed prompt"], half: Bool[np.ndarray, " prompt"]) -> np.ndarray:

@@ -7,6 +7,7 @@ planted where the recorded one could decide nothing, and judged by the same boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,28 +64,69 @@ def planted(x: Float[np.ndarray, "seed prompt part"], mean: float) -> Float[np.n
 
 
 def power_there(
-    x: Float[np.ndarray, "seed prompt part"], bounds: Sequence[float], seeds: int, prompts: int
-) -> float:
-    """Share of studies in which the lower end of every part exceeds its bound."""
-    found = [
-        intervals.bootstrap(study).low > b
-        for study, b in zip(resampled(x, seeds, prompts), bounds, strict=True)
-    ]
-    return float(np.all(found, axis=0).mean())
-
-
-def power_gone(
-    x: Float[np.ndarray, "seed prompt"],
-    negligible: float,
-    alpha: float,
-    most: float,
+    x: Float[np.ndarray, "seed prompt part"],
+    bounds: Sequence[float],
+    least: Sequence[float],
     seeds: int,
     prompts: int,
 ) -> float:
-    """Share of studies in which every seed's p of "at least `negligible`" is below `alpha`."""
-    studies = resampled(x[..., None], seeds, prompts)[0]
-    worst = np.max([intervals.p_at_least(study, negligible, most) for study in studies], axis=0)
-    return float((worst < alpha).mean())
+    """Share of studies in which the lower end of every part exceeds its bound; no value is below `least`."""
+    there = np.ones(SIMULATIONS, dtype=bool)
+    for study, bound, lowest in zip(resampled(x, seeds, prompts), bounds, least, strict=True):
+        there &= intervals.bootstrap(study).low > bound
+        there[there] = intervals.surely_above(study.mean(axis=0)[:, there], bound, lowest)
+    return float(there.mean())
+
+
+def power_gone(
+    cells: Sequence[tuple[Float[np.ndarray, "seed prompt"], float, float]],
+    negligible: float,
+    seeds: int,
+    prompts: int,
+) -> float:
+    """Share of studies in which every seed's p of "at least `negligible`" is small enough, in every cell.
+
+    A cell is its values, the error rate that p must be below, and the largest value that there can be. Where
+    too few studies are left to have the power, no more cells are looked at.
+    """
+    there = np.ones(SIMULATIONS, dtype=bool)
+    for x, alpha, most in cells:
+        for study in resampled(x[..., None], seeds, prompts)[0]:
+            there[there] = intervals.p_at_least(study[:, there], negligible, most) < alpha
+            if there.mean() < POWER:
+                return float(there.mean())
+    return float(there.mean())
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a statistic that is no mean, such as an AUROC, in two parts."""
+
+    noise: float
+    """What prompts add, averaged over seeds."""
+    between: float
+    """The variance of the seeds' own values, divided by their number; the noise of prompts is in it too."""
+    prompts: int
+    seeds: int
+
+
+def power_by_error(spread: Spread, tests: Sequence[tuple[float, float]], seeds: int, prompts: int) -> float:
+    """Share of studies in which Student's t passes every test: a distance from its bound, and a level.
+
+    For example, `(0.08, 0.975)` is a value that lies .08 above what the lower end of a 95 % interval must
+    exceed. The t has Satterthwaite's degrees of freedom: with three seeds that differ there are two, and its
+    97.5 % point is 4.3. Of several tests, the power is that of the hardest one.
+    """
+    noise = spread.noise * spread.prompts / prompts
+    differ = max(spread.between - spread.noise, 0.0) * spread.seeds / seeds
+    between = differ + noise if seeds > 1 else 0.0
+    error, told = math.sqrt(noise + differ), math.sqrt(noise + between)
+    df = (noise + between) ** 2 / (noise**2 / (prompts - 2) + between**2 / max(seeds - 1, 1))
+    missed = [
+        special.nctdtr(df, min(max(distance, 0.0) / error, 30.0), special.stdtrit(df, level) * told / error)
+        for distance, level in tests
+    ]
+    return float(1 - max(missed))
 
 
 def needs(power: Callable[[int, int], float], seeds: Sequence[int]) -> Needs | None:
@@ -100,12 +142,3 @@ def needs(power: Callable[[int, int], float], seeds: Sequence[int]) -> Needs | N
         if low < len(PROMPTS):
             return Needs(PROMPTS[low], s)
     return None
-
-
-def needs_by_error(n: int, seeds: int, distance: float, se: float) -> Needs | None:
-    """The same for a statistic whose error shrinks with the square root of prompts, such as an AUROC."""
-    if distance <= 0:
-        return None
-    reach = special.ndtri((1 + intervals.LEVEL) / 2) + special.ndtri(POWER)
-    wanted = n * (reach * se / distance) ** 2
-    return next((Needs(p, seeds) for p in PROMPTS if p >= wanted), None)

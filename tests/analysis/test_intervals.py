@@ -149,3 +149,16 @@ def test_a_higher_level_gives_a_wider_interval():
     wide, narrow = (intervals.bootstrap(x, level=level) for level in (0.99, 0.9))
     assert (wide.low < narrow.low).all()
     assert (wide.high > narrow.high).all()
+
+
+def test_the_lower_end_is_one_that_a_few_prompts_confidently_wrong_cannot_break():
+    """Sixty margins of 13 %: the sample's own spread says [12.9, 13.1], and of 3 in 100 it could miss all."""
+    x = 0.13 + 0.004 * np.random.default_rng(0).standard_normal((1, 60, 2))
+    plain, got = intervals.bootstrap(x), intervals.judge(x, -1.0)
+    assert plain.low[0] > 0.12
+    # Of n equal values m the bound b has ((1 + b) / (1 + m)) ** n = 5 %.
+    assert got.low[0] == pytest.approx(1.13 * 0.05 ** (1 / 60) - 1, abs=2e-3)
+    assert got.low[1] == plain.low[1]
+    assert not got.exceed(0.10).any()
+    assert got.exceed(0.07).all()
+    assert intervals.judge(x, 0.0).exceed(0.10).all(), "nothing can be far below, and the mean is sure"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from emergence.analysis import intervals, power
 
@@ -36,9 +37,11 @@ def test_resampled_seeds_differ_as_much_as_seeds_do():
 def test_the_power_that_is_printed_is_that_of_fresh_studies(mean):
     """Averaged over pilots, for a pilot of 60 prompts knows the noise only roughly."""
     fresh = np.moveaxis(readings(mean, 80, 1, 2000, rng=1), 0, 2)
-    true = (intervals.bootstrap(fresh).low > 0.1).mean()
+    true = (
+        (intervals.bootstrap(fresh).low > 0.1) & intervals.surely_above(fresh.mean(axis=0), 0.1, 0.0)
+    ).mean()
     pilots = [readings(mean, 400, 1, 1, rng=k)[0][..., None] for k in range(2, 14)]
-    told = np.mean([power.power_there(x, [0.1], 1, 80) for x in pilots])
+    told = np.mean([power.power_there(x, [0.1], [0.0], 1, 80) for x in pilots])
     assert told == pytest.approx(true, abs=0.05)
 
 
@@ -54,24 +57,34 @@ def test_nothing_at_all_needs_the_prompts_of_the_closed_form():
     x = np.zeros((1, 60))
     alpha = 0.05 / 60
     wanted = np.log(alpha) / np.log(0.95)
-    found = power.needs(lambda s, n: power.power_gone(x, 0.05, alpha, 1.0, s, n), (1,))
+    found = power.needs(lambda s, n: power.power_gone([(x, alpha, 1.0)], 0.05, s, n), (1,))
     assert found.prompts == next(n for n in power.PROMPTS if n >= wanted)
     assert str(found) == f"about {found.prompts} prompts"
 
 
 def test_more_seeds_are_asked_for_where_seeds_differ():
     x = np.repeat(np.array([0.12, 0.35, 0.6])[:, None], 60, axis=1)[..., None]
-    assert power.power_there(x, [0.1], 3, 640) < 0.95
-    found = power.needs(lambda s, n: power.power_there(x, [0.1], s, n), (3, 5, 8))
+    assert power.power_there(x, [0.1], [0.0], 3, 640) < 0.95
+    found = power.needs(lambda s, n: power.power_there(x, [0.1], [0.0], s, n), (3, 5, 8))
     assert found is None or found.seeds > 3
 
 
 def test_what_no_number_of_prompts_decides_has_no_needs():
     x = readings(0.08, 60, 1, 1)[0][..., None]
-    assert power.needs(lambda s, n: power.power_there(x, [0.1], s, n), (1,)) is None
-    assert power.needs_by_error(60, 1, 0.0, 0.1) is None
+    assert power.needs(lambda s, n: power.power_there(x, [0.1], [0.0], s, n), (1,)) is None
+    spread = power.Spread(0.01, 0.0, 60, 1)
+    assert power.power_by_error(spread, [(0.0, 0.975)], 1, 640) == pytest.approx(0.025, abs=1e-3)
 
 
 def test_an_error_that_must_be_halved_needs_four_times_the_prompts():
-    reach = 1.96 + 1.645
-    assert power.needs_by_error(60, 1, reach * 0.05, 0.1).prompts == 240
+    spread, reach = power.Spread(0.01, 0.0, 6000, 1), 1.96 + 1.645
+    for distance, n in ((reach * 0.1, 6000), (reach * 0.05, 24000)):
+        assert power.power_by_error(spread, [(distance, 0.975)], 1, n) == pytest.approx(0.95, abs=2e-3)
+
+
+def test_the_power_of_a_statistic_with_few_seeds_is_that_of_student_s_t():
+    """Seeds that differ, prompts that do not matter: a t test of three values, drawn 20,000 times."""
+    x = 0.1 * np.random.default_rng(4).standard_normal((3, 20_000)) + 0.3
+    t = x.mean(axis=0) / (x.std(axis=0, ddof=1) / np.sqrt(3))
+    told = power.power_by_error(power.Spread(1e-9, 0.01 / 3, 60, 3), [(0.3, 0.975)], 3, 60)
+    assert told == pytest.approx((t > stats.t.ppf(0.975, 2)).mean(), abs=0.01)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from unittest import mock
 
 import jaxtyping
 import numpy as np
@@ -17,8 +18,10 @@ from generators import Case, Design, answers, operands
 from scipy import stats
 from tails import Noise
 
+from emergence.analysis import power
 from emergence.readings.readings import Study
 from emergence.verdicts import judging
+from emergence.verdicts.criteria import classifier
 from emergence.verdicts.predictions import Prediction
 
 ALPHA = 0.05
@@ -49,11 +52,19 @@ gives_way = pytest.mark.xfail(
 
 
 @contextmanager
-def shapes_unchecked() -> Iterator[None]:
-    """Shape annotations take four fifths of the time; the first study of each simulation is checked."""
+def only_decided() -> Iterator[None]:
+    """What takes most of the time and decides nothing; the first study of each simulation has it all.
+
+    Shape annotations are not checked; what is printed of a claim but its outcome and interval is left out.
+    """
     jaxtyping.config.update("jaxtyping_disable", True)
+    unused = {"_kind": lambda *_: "unclear", "_details": lambda *_: {}, "_confusion": lambda *_: {}}
     try:
-        yield
+        with (
+            mock.patch.object(power, "needs", return_value=None),
+            mock.patch.multiple(classifier, **unused),
+        ):
+            yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
@@ -65,7 +76,7 @@ def verdicts(p: Prediction, make: Make, sims: int) -> Iterator[tuple[judging.Ver
         if k == 0:
             verdict = judging.judge([p], case.study, advise=False)[0]
         else:
-            with shapes_unchecked():
+            with only_decided():
                 verdict = judging.judge([p], case.study, advise=False)[0]
         yield verdict, case
 
@@ -116,7 +127,7 @@ def two_layers_that_grow(k: int) -> Case:
 
 def stands_in(p: Prediction, case: Case, deals: int) -> tuple[str, int]:
     """A verdict, and in how many deals of the pairs into halves it comes out."""
-    with shapes_unchecked():
+    with only_decided():
         stated = judging.judge([p], case.study, advise=False)[0].outcome
         others = [judging.judge([p], redeal(case.study, d), advise=False)[0].outcome for d in range(deals)]
     return stated, others.count(stated)

@@ -36,10 +36,10 @@ from simulations import (
     NONE,
     claim,
     most_errors,
+    only_decided,
     outcomes,
     redeal,
     refuse,
-    shapes_unchecked,
     stands_in,
     two_layers_that_grow,
 )
@@ -147,7 +147,7 @@ def test_absence_is_claimed_of_none_of_twelve_claims_at_the_threshold():
     errors = 0
     for k in range(sims):
         case = words([least, NOTHING], Design(styles=styles, rng=(k,)), noise)
-        with shapes_unchecked():
+        with only_decided():
             errors += any(v.outcome == "supported" for v in judging.judge(family, case.study))
     refuse(errors, sims, "one of twelve called absent")
 

@@ -48,6 +48,7 @@ from simulations import (
     verdicts,
 )
 from tails import MIXTURE, NARROW, SPIKE, WIDE, Noise
+from wild import Wild, by_operands, confidently_wrong, heavy, hurdle, lit_elsewhere, many_layers
 
 from emergence.verdicts.predictions import Prediction
 
@@ -196,6 +197,31 @@ PROBES = {
     _named("probe,", code): Cell(DECODABLE, lambda k, code=code: streams(code, replace(FORMS, rng=(k,))))
     for code in ("class", "form", "operands")
 }
+FEW_BY_CLASS = ((30, 10), (12, 30), (20, 45))
+WILD = {
+    "3 of 100 confidently wrong": Wild(confidently_wrong(0.13, 0.03)),
+    "3 of 100 confidently wrong, 30 prompts": Wild(confidently_wrong(0.115, 0.03), n=30),
+    "3 of 100 confidently wrong, 3 seeds": Wild(confidently_wrong(0.13, 0.03), 3, "sft"),
+    "heavy tails": Wild(heavy(2.4, 1)),
+    "heavy tails, 5 seeds": Wild(heavy(2.0, 0, 0.6), 5, "sft"),
+    "all or nothing, 0.10": Wild(hurdle(0.10)),
+    "all or nothing, 0.10, 30 prompts": Wild(hurdle(0.10), n=30),
+    "all or nothing, 0.05, 300 prompts": Wild(hurdle(0.05), n=300),
+    "all or nothing, 0.50 and 0.40": Wild(hurdle(0.5, 0.4)),
+    "all or nothing, 0.50 and 0.45": Wild(hurdle(0.5, 0.45)),
+    "all or nothing, unequal n": Wild(hurdle(0.10), n=FEW_BY_CLASS),
+    "all or nothing, half of 3 seeds": Wild(hurdle(0.2, share=0.5), 3, "sft"),
+    "all or nothing, half of 5 seeds": Wild(hurdle(0.2, share=0.5), 5, "sft"),
+    "all or nothing, a sixth of 5 seeds": Wild(hurdle(0.6, share=1 / 6), 5, "sft"),
+    "operands, whichever the class": Wild(by_operands(1.5, 0, selective=False)),
+    "operands, the own word": Wild(by_operands(4, -8)),
+    "lit on another class, 0.40": Wild(lit_elsewhere(0.5, 0.4)),
+    "lit on another class, 0.45": Wild(lit_elsewhere(0.5, 0.45)),
+    "24 layers, 0.10": Wild(many_layers(0.10)),
+    "24 layers, 0.05": Wild(many_layers(0.05)),
+}
+"""Worlds of another make; see `wild`."""
+GRID |= {f"wild, {name}": Cell(NONE if w.arm == "base" else IS, w.make) for name, w in WILD.items()}
 
 
 def errors_in(cell: Cell, sims: int) -> dict[str, int]:
@@ -228,6 +254,7 @@ QUICK = {
     "growth, falling wide": (),
     "correctness, 0.95 0.0": (),
     "replication, half of 5 seeds have it wide": (),
+    "wild, 3 of 100 confidently wrong, 30 prompts": (),
 }
 
 

@@ -190,22 +190,22 @@ def _needs(e: Evidence, absence: Absence, p: Prediction, alpha: float) -> tuple[
     bound, n_seeds = measurements.presence_bound(p), e.masses.n_seeds
     weakest = e.judged[e.weakest(bound)].estimate[0]
     if weakest < p.negligible and absence.estimate < p.negligible:
-        x = e.all_seeds(absence)
+        cells = e.least_sure(absence, alpha)
         found = power.needs(
-            lambda s, n: power.power_gone(x, p.negligible, alpha * absence.weight, absence.most, s, n),
+            lambda s, n: power.power_gone(cells, p.negligible, s, n),
             measurements.seeds_that_may_do(p, n_seeds, absence=True),
         )
         return measurements.wanted("if there is as little as it looks", found, e.masses)
     names, values = e.where_judged()
-    bounds = [e.bound(name, bound) for name in names]
+    bounds, least = [e.bound(name, bound) for name in names], [e.judged[name].least for name in names]
     what = "if it is as large as it looks"
     if weakest <= bound:
         masses_ = [i for i, name in enumerate(names) if name != evidence.AGREES]
         values = power.planted(values[..., masses_], 2 * bound)
-        bounds = [bounds[i] for i in masses_]
+        bounds, least = [bounds[i] for i in masses_], [least[i] for i in masses_]
         what = f"if it were {percent(2 * bound)}"
     found = power.needs(
-        lambda s, n: power.power_there(values, bounds, s, n),
+        lambda s, n: power.power_there(values, bounds, least, s, n),
         measurements.seeds_that_may_do(p, n_seeds, absence=False),
     )
     return measurements.wanted(what, found, e.masses)

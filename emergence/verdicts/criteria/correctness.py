@@ -21,6 +21,7 @@ from scipy import special
 from ...analysis import evidence, intervals, masses, permutation, power
 from ...analysis.masses import Masses
 from ...analysis.permutation import FEWEST, Area
+from ...analysis.power import Needs
 from ...config.settings import UNTRAINED
 from .. import measurements
 from ..measurements import Measurements
@@ -97,16 +98,20 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         when_there=sentence,
         when_gone=sentence.replace(f"against {bound:.2f}", f"below {p.negligible:.2f}"),
         otherwise=sentence,
-        needs=lambda _: measurements.wanted(
-            "if it is as it looks",
-            power.needs_by_error(
-                m.n,
-                max(m.n_seeds, p.min_seeds),
-                max(gain.estimate - bound, p.negligible - gain.estimate),
-                gain.se,
-            ),
-            m,
-        ),
+        needs=lambda left: measurements.wanted("if it is as it looks", _needs(p, m, gain, left), m),
+    )
+
+
+def _needs(p: Prediction, m: Masses, gain: Area, left: float) -> Needs | None:
+    bound, level = measurements.presence_bound(p), (1 + intervals.LEVEL) / 2
+    absence = gain.estimate <= bound
+    tests = [(p.negligible - gain.estimate, 1 - left)] if absence else [(gain.estimate - bound, level)]
+    if p.against and not absence:
+        tests.append((gain.estimate, 1 - p.alpha * left / intervals.ALPHA))
+    spread = power.Spread(gain.noise, gain.between, m.n, gain.usable)
+    return power.needs(
+        lambda s, n: power.power_by_error(spread, tests, s, n),
+        measurements.seeds_that_may_do(p, m.n_seeds, absence),
     )
 
 
@@ -129,11 +134,13 @@ def _gain(own: Area | None, others: Sequence[Area | None]) -> Area | None:
         return own
     most = max((a for a in others if a), key=lambda a: a.estimate, default=None)
     if most is None or most.estimate < _HALF:  # nothing to predict there, or nothing that predicts
-        most = replace(own, estimate=_HALF, se=0.0)
-    se, df = math.hypot(own.se, most.se), min(own.df, most.df)
-    reach = float(special.stdtrit(df, (1 + intervals.LEVEL) / 2)) * se
+        most = replace(own, estimate=_HALF, noise=0.0, between=0.0)
+    noise, between, df = own.noise + most.noise, own.between + most.between, min(own.df, most.df)
+    reach = float(special.stdtrit(df, (1 + intervals.LEVEL) / 2)) * math.sqrt(noise + between)
     gain = own.estimate - most.estimate
-    return replace(own, estimate=gain, low=gain - reach, high=gain + reach, se=se, df=df)
+    return replace(
+        own, estimate=gain, low=gain - reach, high=gain + reach, noise=noise, between=between, df=df
+    )
 
 
 def _sentence(own: _Arm, area: Area, gain: Area, others: dict[str, Area | None], bound: float) -> str:

@@ -36,11 +36,12 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     own = np.stack([evidence.at(m.own[:, t], cells) for t in range(len(m.steps))])  # [step seed prompt deal]
     weights = _weights(m.steps)
     grown = np.tensordot(weights, own, axes=(0, 0))
-    interval = intervals.bootstrap(grown)
+    most = float(np.maximum(weights, 0).sum())
+    interval = intervals.judge(grown, -most)
     rho, p_value = permutation.trend(own[..., 0].mean(axis=2).T, measured.permutations(p))
     bound = measurements.presence_bound(p)
-    held = interval.low > bound
-    layer, most = int(m.layer[cells[0, 0]]), float(np.maximum(weights, 0).sum())
+    held = interval.exceed(bound)
+    layer = int(m.layer[cells[0, 0]])
     p_gone = [float(intervals.p_at_least(x[:, :1], p.negligible, most)[0]) for x in grown]
     worst = int(np.argmax(p_gone))
     sentence = (
@@ -65,11 +66,11 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         x, absence = grown[..., 0], bool(interval.estimate[0] < p.negligible)
         seeds = measurements.seeds_that_may_do(p, m.n_seeds, absence)
         if absence:
-            found = power.needs(lambda s, n: power.power_gone(x, p.negligible, left, most, s, n), seeds)
+            found = power.needs(lambda s, n: power.power_gone([(x, left, most)], p.negligible, s, n), seeds)
             return measurements.wanted("if it grows as little as it looks", found, m)
         lift = bool(interval.estimate[0] <= bound)
         values = power.planted(x[..., None], 2 * bound) if lift else x[..., None]
-        found = power.needs(lambda s, n: power.power_there(values, [bound], s, n), seeds)
+        found = power.needs(lambda s, n: power.power_there(values, [bound], [-most], s, n), seeds)
         what = f"if it grew by {percent(2 * bound)}" if lift else "if it grows as much as it looks"
         return measurements.wanted(what, found, m)
 

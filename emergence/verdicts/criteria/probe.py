@@ -14,6 +14,7 @@ from scipy import special
 
 from ...analysis import power, probes
 from ...analysis.pairs import ENOUGH
+from ...analysis.power import Needs
 from ...readings.bands import layers
 from ...readings.readings import SELECTION
 from .. import measurements
@@ -58,6 +59,14 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     se = np.maximum(s.se, 1 / (e.n + 1))  # hits that are all alike have no spread
     p_gone = special.stdtr(s.df, (s.estimate - p.negligible) / se)
     j = int(p_gone.argmax())
+
+    def needs(left: float) -> tuple[str, Needs | None]:
+        there = bool(s.estimate[i] > bound)
+        test = (s.estimate[i] - bound, 0.975) if there else (p.negligible - s.estimate[j], 1 - left)
+        spread = power.Spread(float(se[i if there else j]) ** 2, 0.0, 2 * e.n, 1)
+        found = power.needs(lambda _, n: power.power_by_error(spread, [test], 1, n), (1,))
+        return measurements.wanted("if it is as it looks", found)
+
     return Assessment(
         effect=replace(measurements.with_interval(effect, s, i), p=e.p, layer=e.layers[i]),
         gone=replace(
@@ -70,12 +79,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         blocked="" if e.n >= ENOUGH // 2 else f"{e.n} prompts of the class to judge on",
         unmeasured=e.n < ENOUGH // 2,
         when_there=sentence,
-        needs=lambda _: measurements.wanted(
-            "if it is as it looks",
-            power.needs_by_error(
-                2 * e.n, 1, max(s.estimate[i] - bound, p.negligible - s.estimate.max()), float(se[i])
-            ),
-        ),
+        needs=needs,
         when_gone=(
             f"in forms that it was not trained on, a linear probe has a selectivity below {p.negligible:.2f} "
             f"at every layer of the band, the largest at L{e.layers[j]}: {s.estimate[j]:z.2f} "
