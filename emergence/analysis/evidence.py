@@ -23,7 +23,7 @@ AGAINST = "against "
 """`against subtract`: the class's own tokens here, minus on the same problems as subtractions."""
 _WEIGHT = {STRENGTH: 0.8, GAIN: 0.1}
 """Shares of the error rate that the parts of a classifier have when one of them is to be shown absent."""
-CELLS = 4
+CELLS = 2
 """Cells that a plasmode study of absence looks at: those where absence is least sure."""
 LIGHTEST = _WEIGHT[STRENGTH] - _WEIGHT[GAIN]
 """Of strength, where a gain has a share too: the p of strength is divided by no less."""
