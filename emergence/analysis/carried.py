@@ -21,6 +21,10 @@ from . import intervals, permutation
 USABLE = 20
 """Pairs of a class in which the model says something else after the source: fewer decide nothing."""
 
+ALL = 1.0
+"""The share of a pair that carries everything: bounds for few pairs take no pair to carry less than -1, nor
+more than 1, but where one was seen that does."""
+
 
 def linearised(
     gained: Float[np.ndarray, "... pair"], whole: Float[np.ndarray, " pair"]
@@ -60,9 +64,9 @@ class Carried:
         return np.moveaxis(self.net[where, :, pair[None]], (0, 1, 2), (2, 1, 0))
 
     @cached_property
-    def interval(self) -> intervals.Interval:
+    def interval(self) -> intervals.Judged:
         """Of the net share, a cell a deal."""
-        return intervals.bootstrap(self.judged)
+        return intervals.judge(self.judged, min(-ALL, float(self.judged.min())))
 
     def p_there(self, m: int = permutation.PERMUTATIONS) -> float:
         """P of "nothing is carried" at the chosen layers: signs flipped pair by pair, max-T over layers."""
@@ -76,12 +80,19 @@ class Carried:
     def gone(self, negligible: float) -> tuple[float, int, int]:
         """P of "at least `negligible` is carried" where that is least sure: p, layer (an index), seed.
 
-        Student's t over pairs, in each layer and seed: all must be small.
+        Student's t over pairs, in each layer and seed, and Gaffke's p: all must be small. Where one pair in
+        twenty carries everything, most small samples hold none that does, and their t is sure of nothing.
         """
         found = [intervals.bootstrap(self.net[:, [s]].transpose(1, 2, 0)) for s in range(self.net.shape[1])]
         p = np.array([_p_least(x, negligible) for x in found])  # [seed layer]
+        few = [self._p_few(s, negligible) for s in range(self.net.shape[1])]
+        p = np.maximum(p, np.array(few))
         seed, layer = np.unravel_index(int(p.argmax()), p.shape)
         return float(p.max()), int(layer), int(seed)
+
+    def _p_few(self, seed: int, negligible: float) -> Float[np.ndarray, " layer"]:
+        x = self.net[:, seed].T
+        return intervals.p_at_least(x, negligible, max(ALL, float(x.max())))
 
     def of_seed(self, seed: int, layer: int) -> intervals.Interval:
         """The net share of one seed at one layer."""

@@ -19,6 +19,8 @@ import numpy as np
 
 from ...analysis import DEALS, carried, exchanges, pairs, power
 from ...analysis.carried import USABLE, Carried
+from ...analysis.intervals import LEVEL
+from ...analysis.power import Needs
 from ...config.settings import UNTRAINED
 from ...readings.bands import layers
 from ...readings.effects import OPERATION, PLACEBOS, WORDS, Effects
@@ -88,7 +90,7 @@ def _assessment(
     step: int,
 ) -> Assessment:
     interval, bound = found.interval, measurements.presence_bound(p)
-    held = interval.low > bound
+    held = interval.exceed(bound)
     chosen = found.chosen[0]
     layer = int(found.layer[chosen[0]])
     p_gone, worst, seed = found.gone(p.negligible)
@@ -129,15 +131,18 @@ def _assessment(
         ),
         when_there=there,
         when_gone=gone,
-        needs=lambda _: measurements.wanted(
-            "if it is as it looks",
-            power.needs_by_error(
-                len(mine),
-                max(len(effects), p.min_seeds),
-                max(interval.estimate[0] - bound, p.negligible - interval.estimate[0]),
-                float(interval.se[0]),
-            ),
-        ),
+        needs=lambda left: measurements.wanted("if it is as it looks", _needs(p, found, len(mine), left)),
+    )
+
+
+def _needs(p: Prediction, found: Carried, pairs_: int, left: float) -> Needs | None:
+    estimate, bound = float(found.interval.estimate[0]), measurements.presence_bound(p)
+    absence, seeds = estimate <= bound, found.net.shape[1]
+    test = (p.negligible - estimate, 1 - left) if absence else (estimate - bound, (1 + LEVEL) / 2)
+    spread = power.Spread(float(found.interval.se[0]) ** 2, 0.0, pairs_, seeds)
+    return power.needs(
+        lambda s, n: power.power_by_error(spread, [test], s, n),
+        measurements.seeds_that_may_do(p, seeds, absence),
     )
 
 
