@@ -326,7 +326,8 @@ def _gain(
     then = np.stack([at(found[i].before, cells) for i in full])
     pick = [np.take_along_axis(w, chooser, axis=1).T[None, None] for w in (weak_now, weak_then)]
     grown = np.take_along_axis(now, pick[0], axis=0)[0] - np.take_along_axis(then, pick[1], axis=0)[0]
-    return intervals.judge(grown, -max(_reach(found[i]) for i in full))
+    # From all to nothing; further only where that was seen, for the parts now have bounds themselves.
+    return intervals.judge(grown, min(-1.0, float(grown.min())))
 
 
 def by_cell(e: Evidence) -> dict[str, intervals.Interval]:

@@ -235,8 +235,11 @@ def area(
     between = float(by_seed.var(ddof=1)) / seeds if seeds > 1 else 0.0
     df = (noise + between) ** 2 / (noise**2 / (n - 2) + between**2 / max(seeds - 1, 1))
     se, estimate = float(np.sqrt(noise + between)), float(by_seed.mean())
-    reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * se
-    low, high = max(0.0, estimate - reach), min(1.0, estimate + reach)
+    # On the scale of log-odds: near 1 an AUROC is skewed, and a symmetric interval lies too high.
+    inner = min(max(estimate, min(se, 0.5)), 1 - min(se, 0.5))
+    reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * se / (inner * (1 - inner))
+    ends = special.expit(special.logit(inner) + np.array([-reach, reach]))
+    low, high = min(float(ends[0]), estimate), max(float(ends[1]), estimate)
     return Area(estimate, low, high, noise, between, float(df), seeds)
 
 

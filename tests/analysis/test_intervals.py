@@ -162,3 +162,17 @@ def test_the_lower_end_is_one_that_a_few_prompts_confidently_wrong_cannot_break(
     assert not got.exceed(0.10).any()
     assert got.exceed(0.07).all()
     assert intervals.judge(x, 0.0).exceed(0.10).all(), "nothing can be far below, and the mean is sure"
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_the_interval_of_a_share_near_0_or_1_covers_it_where_the_sample_s_own_spread_does_not(n):
+    """One prompt in fifty holds everything: of 30, most samples hold none, and their spread is nothing."""
+    rng, missed, plain = np.random.default_rng(n), [0, 0], 0
+    for _ in range(200):
+        x = (rng.random((1, n, 1)) < 0.02).astype(float)
+        for k, share in enumerate((x, 1 - x)):
+            got, truth = intervals.judge(share, 0.0), (0.02, 0.98)[k]
+            missed[k] += not got.low[0] <= truth <= got.high[0]
+        plain += intervals.bootstrap(x).high[0] < 0.02
+    assert max(missed) <= 14, "at most 7 in 100"
+    assert plain > 40, "which the plain interval misses more than one time in five"

@@ -172,9 +172,9 @@ def test_predicts_is_the_mean_auroc_of_the_halves_of_seeds_where_both_outcomes_o
     assert got.low <= got.estimate <= got.high
 
 
-@pytest.mark.parametrize(("base", "shift"), [(0.5, 0.0), (0.5, 1.0), (0.8, 1.0)])
+@pytest.mark.parametrize(("base", "shift"), [(0.5, 0.0), (0.5, 1.0), (0.8, 1.0), (0.5, 1.8)])
 def test_the_interval_of_an_auroc_covers_it(base, shift):
-    """Scores of right answers are shifted by one standard deviation: AUROC 0.76."""
+    """Scores of right answers are shifted by one standard deviation: AUROC 0.76; by 1.8: 0.90."""
     r, missed, sims = rng(int(10 * base)), 0, 300
     truth = stats.norm.cdf(shift / np.sqrt(2))
     for _ in range(sims):
@@ -189,7 +189,7 @@ def test_perfect_scores_have_an_interval_all_the_same():
     got = permutation.area(right.astype(float), right, HALF)
     assert got is not None
     assert (got.estimate, got.high) == (1.0, 1.0)
-    assert 0.9 < got.low < 1.0
+    assert 0.8 < got.low < 0.95
 
 
 @pytest.mark.parametrize("value", [True, False])

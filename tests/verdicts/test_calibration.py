@@ -205,9 +205,9 @@ def test_intervals_cover_over_the_whole_grid():
 # Power ----------------------------------------------------------------------------------------------------
 
 POWER = {
-    "E1": [Plant("sft", "answer", 4, 0.15)],
-    "E2": [Plant("sft", "words", 4, 0.15)],
-    "O1": [Plant("classified", "words", 4, 0.15)],
+    "E1": [Plant("sft", "answer", 4, 0.2)],
+    "E2": [Plant("sft", "words", 4, 0.2)],
+    "O1": [Plant("classified", "words", 4, 0.2)],
 }
 
 
@@ -217,13 +217,13 @@ def _power(n: int, prediction: str) -> float:
 
 
 @pytest.mark.parametrize("prediction", POWER)
-def test_a_mass_of_15_percent_is_found_with_60_prompts_quickly(prediction):
+def test_a_mass_of_20_percent_is_found_with_60_prompts_quickly(prediction):
     assert _power(4, prediction) >= 3 / 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prediction", POWER)
-def test_a_mass_of_15_percent_is_found_with_60_prompts_95_times_in_100(prediction):
+def test_a_mass_of_20_percent_is_found_with_60_prompts_95_times_in_100(prediction):
     power = _power(FULL, prediction)
     print(f"{prediction}: power {power:.3f}")
     assert power >= 0.95
