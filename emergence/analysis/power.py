@@ -142,3 +142,12 @@ def needs(power: Callable[[int, int], float], seeds: Sequence[int]) -> Needs | N
         if low < len(PROMPTS):
             return Needs(PROMPTS[low], s)
     return None
+
+
+def needs_by_error(n: int, seeds: int, distance: float, se: float) -> Needs | None:
+    """The same for a statistic whose error shrinks with the square root of prompts, with so many seeds.
+
+    `distance` is that from the bound which an end of its 95 % interval must pass.
+    """
+    spread, level = Spread(se**2, 0.0, n, seeds), (1 + intervals.LEVEL) / 2
+    return needs(lambda s, k: power_by_error(spread, [(distance, level)], s, k), (seeds,)) if se else None

@@ -18,7 +18,6 @@ from generators import Case, Design, answers, operands
 from scipy import stats
 from tails import Noise
 
-from emergence.analysis import power
 from emergence.readings.readings import Study
 from emergence.verdicts import judging
 from emergence.verdicts.criteria import classifier
@@ -60,10 +59,7 @@ def only_decided() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     unused = {"_kind": lambda *_: "unclear", "_details": lambda *_: {}, "_confusion": lambda *_: {}}
     try:
-        with (
-            mock.patch.object(power, "needs", return_value=None),
-            mock.patch.multiple(classifier, **unused),
-        ):
+        with mock.patch.multiple(classifier, **unused):
             yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)

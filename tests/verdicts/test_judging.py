@@ -14,6 +14,7 @@ from synthetic import ARMS, OPERATIONS, Plant, study
 from emergence.errors import BrokenExperiment, UsageError
 from emergence.report import tables
 from emergence.verdicts import Prediction, judging
+from emergence.verdicts.verdict import Assessment, Effect
 
 # The whole table ------------------------------------------------------------------------------------------
 
@@ -183,6 +184,25 @@ def test_a_verdict_that_too_few_deals_share_is_inconclusive():
     ]
     for v in judging.judge([ROW["E1"]], type(world)(tuple(swapped))):
         assert v.outcome == "inconclusive" or v.stands >= 36
+
+
+def side(p: float, **given) -> Assessment:
+    """An assessment whose effect is there with this p, and negligible with the same."""
+    effect = Effect("own-class mass", "words", estimate=0.5, low=0.4, high=0.6, threshold=0.1, p=p)
+    return Assessment(effect, gone=effect, when_there="it is there", when_gone="it is not", **given)
+
+
+@pytest.mark.parametrize(("stands", "outcome"), [(35, "inconclusive"), (36, "supported")])
+def test_a_verdict_stands_in_thirty_six_of_forty_deals(stands, outcome):
+    assert judging._outcome(ROW["E1"], side(1e-4, holds=True, stands=stands), 1e-4, 1.0)[0] == outcome
+
+
+def test_both_sides_of_every_claim_are_in_one_family_and_no_control_is():
+    """Holm by hand: of four p-values .01, .01, .02, .02 the adjusted ones are .04, .04, .04, .04."""
+    claims = [ROW["E1"], ROW["E2"], ROW["C1"]]
+    there, gone = judging._adjusted(claims, [side(0.01), side(0.02), side(0.01)])
+    assert there == pytest.approx([0.04, 0.04, 0.01])
+    assert gone == pytest.approx([0.04, 0.04, 0.01])
 
 
 # Broken on purpose ----------------------------------------------------------------------------------------
