@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from judged import LARGE, judge, outcomes
-from synthetic import OPERATIONS, Plant
+from dataclasses import replace
+
+import pytest
+from judged import LARGE, ROW, SMALL, judge, outcomes
+from synthetic import OPERATIONS, Plant, study
+
+from emergence.analysis import evidence
+from emergence.verdicts.criteria import replication
+from emergence.verdicts.measurements import Measurements
 
 
 def test_one_seed_that_lacks_it_is_no_replication():
@@ -49,3 +56,17 @@ def test_each_seed_chooses_a_layer_by_itself():
 def test_what_cannot_be_measured_together_cannot_be_replicated():
     found = judge(["E6"], per_class=8)
     assert {(v.outcome, v.estimate) for v in found.values()} == {("inconclusive", None)}
+
+
+def test_that_one_seed_lacks_it_pays_for_as_many_chances_as_there_are_seeds():
+    world = study(Plant("sft", "answer", 4, 0.5, seeds=(1, 2)), **SMALL | {"per_class": 120}, arms={"sft": 3})
+    row = replace(ROW["E6"], min_seeds=3)
+    measured = Measurements(world)
+    got = replication.assess(row, "add", "answer", measured).gone
+    m = measured.masses(row, "add", "answer")
+    alone = [
+        evidence.measure(m.of_seed(i), len(m.steps) - 1, True).absence(row.negligible).p.max()
+        for i in range(3)
+    ]
+    assert 0 < min(alone) < 0.2
+    assert got.p == pytest.approx(3 * min(alone))
