@@ -62,7 +62,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
         if crossed
         else carried.of_part(effects, family, mine, at, deals)
     )
-    return _assessment(p, cls, effect, found, effects, mine, step)
+    return _assessment(p, cls, effect, found, effects, mine, step, measured.permutations(p))
 
 
 def _unmeasured(p: Prediction, effects: list[Effects], at: tuple[int, ...], usable: int) -> str:
@@ -88,6 +88,7 @@ def _assessment(
     effects: list[Effects],
     mine: np.ndarray,
     step: int,
+    m: int,
 ) -> Assessment:
     interval, bound = found.interval, measurements.presence_bound(p)
     held = interval.exceed(bound)
@@ -109,7 +110,7 @@ def _assessment(
     return Assessment(
         effect=replace(
             measurements.with_interval(effect, interval, 0),
-            p=found.p_there(),
+            p=found.p_there(m),
             layer=layer,
         ),
         gone=replace(

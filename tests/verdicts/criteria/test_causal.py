@@ -60,6 +60,13 @@ def test_one_seed_that_has_it_keeps_it_from_being_negligible() -> None:
     assert verdict(USED, Truth(share=0.6, all_or_nothing=1)).outcome == "inconclusive"
 
 
+def test_a_table_that_asks_for_many_sign_flips_gets_them() -> None:
+    """Holm over a long table, or a small alpha, needs a smaller p than 4,999 sign flips can give."""
+    found = verdict(replace(USED, alpha=0.0005), Truth(share=0.6, placebo=0.1))
+    assert found.outcome == "supported", found
+    assert found.p_adjusted < 0.0005
+
+
 def test_a_placebo_that_carries_as_much_forbids_to_call_it_used() -> None:
     """The average placebo is far below, one draw is not: an effect must beat them all."""
     made = study(Truth(share=0.6, placebo=0.1), 5)
