@@ -25,8 +25,8 @@ from emergence.readings.readings import Prompt, Study
 from emergence.verdicts import Prediction, judge
 
 CLASSES = ("add", "subtract", "multiply")
-OPERANDS, MARKS, EQUALS, ANSWERS, WORDS = range(60), (60, 61, 62), 63, (64, 65, 66), (67, 68, 69)
-SIZE, HIDDEN = 70, 40
+OPERANDS, MARKS, EQUALS, ANSWERS, WORDS = range(120), (120, 121, 122), 123, (124, 125, 126), (127, 128, 129)
+SIZE, HIDDEN = 130, 40
 MARK, WORD, ANSWER, DORMANT, OPERAND = range(3), range(3, 6), range(6, 9), range(9, 12), range(12, 40)
 Kind = Literal["answer plane used", "word plane used", "both by another path"]
 

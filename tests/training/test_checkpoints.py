@@ -91,9 +91,12 @@ def test_one_state_is_kept_and_none_beside_a_result(tmp_path, tuned):
     assert record["result"] == {"steps": 5}
 
 
-def test_what_another_run_left_is_removed_without_a_word(tmp_path, tuned):
+def test_what_another_run_left_is_removed_and_told_in_a_line(tmp_path, tuned):
     write(RunFolder(tmp_path, "me"), *tuned)
-    assert RunFolder(tmp_path, "somebody else").record(refused) is None
+    said: list[str] = []
+    assert RunFolder(tmp_path, "somebody else").record(said.append) is None
+    assert len(said) == 1
+    assert "is of another run" in said[0]
     assert not (tmp_path / "resume.json").exists()
 
 
