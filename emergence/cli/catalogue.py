@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..report import records
-from ..wording import did_you_mean, printable
+from ..wording import did_you_mean, first_line, printable
 
 FOLDER, CONFIG = "hypotheses", "config.yaml"
 
@@ -27,6 +27,20 @@ class Listed:
     folder: Path
     home: Path
     """`experiments/<name>` in the store: a folder for each config and model, and the records of all runs."""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What `list` tells of it."""
+        from .. import config
+
+        try:
+            description = config.load(self.folder / CONFIG).description
+        except UsageError as error:
+            description = f"(cannot be used: {first_line(error)})"
+        there = self.results is not None
+        return {
+            "name": self.name, "description": description, "path": str(self.folder), "has_results": there,
+        }  # fmt: skip
 
     def runs(self) -> list[dict[str, Any]]:
         """The records of its runs, oldest first."""
@@ -153,3 +167,11 @@ def find(name: str, folder: Path, store: Path) -> Listed:
         return _listed(path, store)
     there = f"there are: {', '.join(known)}" if known else f"{folder} holds none"
     raise UsageError(f"unknown experiment {printable(name)!r}{did_you_mean(name, known)}; {there}")
+
+
+def run_line(record: dict[str, Any]) -> str:
+    """One run in a line: its record, when, how it ended and how long it took."""
+    seconds = record.get("duration_seconds") or 0.0
+    started = str(record.get("started_at", "unknown"))[:19]
+    error = f": {str(record['error']).splitlines()[0]}" if record.get("error") else ""
+    return f"{record['file']}  {started}  {record.get('status')} ({seconds:.1f} s){error}"

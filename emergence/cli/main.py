@@ -20,7 +20,7 @@ from rich.text import Text
 from .. import __version__, tracking
 from ..errors import BrokenExperiment, EmergenceError, UsageError
 from ..store import default_root
-from ..wording import first_line, substitute_unencodable
+from ..wording import substitute_unencodable
 from . import catalogue, models, share
 from . import store as keeping
 from .options import (
@@ -104,26 +104,15 @@ def list_(store: StoreOption = None, experiments_dir: Folder = None, as_json: As
     folder = catalogue.root(experiments_dir)
     found = list(catalogue.every(folder, store or default_root(folder)))
     if as_json:
-        print_json([_listed(one) for one in found])
+        print_json([one.said for one in found])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("name", "results", "description"):
         table.add_column(column, header_style="dim", no_wrap=column != "description")
     for one in found:
-        said = _listed(one)
+        said = one.said
         table.add_row(Text(one.name), "yes" if said["has_results"] else "none yet", Text(said["description"]))
     console().print(table if found else f"no experiments in {folder}")
-
-
-def _listed(one: catalogue.Listed) -> dict[str, Any]:
-    from .. import config
-
-    try:
-        description = config.load(one.folder / catalogue.CONFIG).description
-    except UsageError as error:
-        description = f"(cannot be used: {first_line(error)})"
-    there = one.results is not None
-    return {"name": one.name, "description": description, "path": str(one.folder), "has_results": there}
 
 
 @verb(app, "info")
@@ -366,7 +355,7 @@ def status(
     runs = one.runs()
     folder = one.require_results(key) if one.results or not runs else None
     for record in runs if show_all else runs[-1:]:
-        print(_run_line(record))
+        print(catalogue.run_line(record))
     if folder:
         content, verdicts = results.read_verdicts(folder)
         print(f"{content['experiment']} on {content['model']}, {content['created']}\n")
@@ -374,13 +363,6 @@ def status(
         print(f"report: {folder / 'report.html'}")
     for other in one.known() if show_all else ():
         print(f"results {other.name}{' (shown)' if other == folder else ''}")
-
-
-def _run_line(record: dict[str, Any]) -> str:
-    seconds = record.get("duration_seconds") or 0.0
-    started = str(record.get("started_at", "unknown"))[:19]
-    error = f": {str(record['error']).splitlines()[0]}" if record.get("error") else ""
-    return f"{record['file']}  {started}  {record.get('status')} ({seconds:.1f} s){error}"
 
 
 @verb(app, "report")
