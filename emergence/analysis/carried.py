@@ -114,9 +114,13 @@ def _p_least(x: intervals.Interval, bound: float) -> np.ndarray:
     return np.asarray(special.stdtr(x.df, (x.estimate - bound) / reach))
 
 
-def usable(effects: Sequence[Effects], mine: Int[np.ndarray, " pair"]) -> int:
-    """Pairs in which the model says different things after base and source, in the seed with the fewest."""
-    return min(int((e.whole[mine] > 0).sum()) for e in effects)
+def usable(effects: Sequence[Effects], mine: Int[np.ndarray, " pair"], crossed: bool = False) -> int:
+    """Pairs in which the model says different things after base and source, in the seed with the fewest.
+
+    With `crossed`, different things after all three prompts.
+    """
+    whole = [e.crossed_whole[mine].min(axis=1) if crossed else e.whole[mine] for e in effects]
+    return min(int((w > 0).sum()) for w in whole)
 
 
 def of_part(

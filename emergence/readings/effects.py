@@ -49,7 +49,8 @@ class Effects:
     """With the stream of a prompt of the source's class and other operands: log-odds gained by the answer to
     the base's operands under the source's class, and by that prompt's own answer."""
     crossed_whole: Float[np.ndarray, "pair two"]
-    """What there is to gain of each."""
+    """What there is to gain of each: 0 where the model says one thing after two of the three prompts, NaN
+    where there is no third."""
     shown: Int[np.ndarray, " map"]
     """Indices into the pairs of those whose every position was exchanged by itself; in one run of an arm."""
     map_layers: Int[np.ndarray, " row"]
@@ -59,7 +60,7 @@ class Effects:
     map_ids: Int[np.ndarray, "map two position"]
     """Tokens of the base prompt and its source; -1 beyond the end."""
     refused: str = ""
-    """Why the stream of this model cannot be changed; empty where it can. Arrays then have no pairs."""
+    """Why nothing was exchanged; empty where it was. Arrays then have no pairs."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Effects:

@@ -22,6 +22,7 @@ from ..interventions.patching import patch
 from ..interventions.rules import Basis, interchange, placebo
 from ..lens.edits import Rule
 from ..lens.logit_lens import LogitLens
+from ..lens.places import slices
 from .bands import layers
 from .effects import PLACEBOS, STREAM, WORDS, Effects
 from .plan import Plan
@@ -31,6 +32,9 @@ Asked = Sequence[tuple[str, str]]
 BASE, SOURCE, OTHER = range(3)
 MAPPED = 10
 """Pairs of a class among which the one that is shown position by position is chosen."""
+FEWEST = 2
+"""Prompts of a class in each half with which anything is exchanged; verdicts ask for more."""
+AT_ONCE = 64
 MOST_ROWS = 16
 """Layers of a map; of more blocks every other one is exchanged."""
 
@@ -87,22 +91,40 @@ class _Exchange:
         self.members = sorted({i for pair in plan.pairs for i in pair if i >= 0})
         ids = [list(plan.prompt_ids[i]) for i in self.members]
         row = {prompt: k for k, prompt in enumerate(self.members)}
-        self.rows = np.array([[row[i] if i >= 0 else row[pair[SOURCE]] for i in pair] for pair in plan.pairs])
+        rows = [[row[i] if i >= 0 else row[pair[SOURCE]] for i in pair] for pair in plan.pairs]
+        self.rows = np.array(rows, dtype=np.int64).reshape(-1, 3)
         self.cls = np.array([plan.prompts[i].cls for i in self.members])
         self.half = np.array([plan.prompts[i].half for i in self.members])
+        self._require_enough()
         self.base = LastToken(lens, [ids[r] for r in self.rows[:, BASE]])
         self.streams: Float[np.ndarray, "layer member hidden"] = np.asarray(lens.streams(ids), np.float32)
-        z = lens.logits(ids, [-1])[0]
-        said = z[:, : lens.vocab_size].argmax(axis=1)
+        said, z = _said(lens, ids)
         self.tokens: Int[np.ndarray, "pair three"] = said[self.rows]
         """What the model says first after the base prompt, after its source, after another prompt."""
-        own, source, other = (
-            np.take_along_axis(z[self.rows[:, k]], self.tokens, axis=1) for k in (BASE, SOURCE, OTHER)
-        )
+        column = np.searchsorted(np.unique(said), self.tokens)
+        own, source, other = (z[self.rows[:, [k]], column] for k in (BASE, SOURCE, OTHER))
         self.before = own
         self.whole = _odds(source, SOURCE) - _odds(own, SOURCE)
         self.crossed_whole = np.stack([self.whole, _odds(other, OTHER) - _odds(own, OTHER)], axis=1)
+        # Of two answers that are one token none can be told from the other: such a pair weighs nothing.
+        base, theirs, others = self.tokens.T
+        self.alike = (base == theirs) | (base == others) | (theirs == others)
+        self.crossed_whole[self.alike] = 0.0
         self.crossed_whole[[pair[OTHER] < 0 for pair in plan.pairs]] = np.nan
+
+    def _require_enough(self) -> None:
+        """Planes are made of the other half, placebos of two prompts of a class."""
+        fewest = {
+            cls: min(int(((self.cls == cls) & (self.half == half)).sum()) for half in (0, 1))
+            for cls in self.plan.classes
+            if not len(self.cls) or cls in self.cls
+        }
+        for cls, n in fewest.items():
+            if n < FEWEST:
+                raise NotMeasurable(
+                    f"{n} prompts of {cls} in one half have a counterpart of as many tokens whose answer "
+                    f"begins otherwise; {FEWEST} are needed"
+                )
 
     def effects(self, wanted: dict[str, list[int]]) -> Effects:
         n_layers, n = self.lens.n_layers, len(self.rows)
@@ -123,6 +145,7 @@ class _Exchange:
                 for draw in range(PLACEBOS):
                     changed = self._changed(layer, rules, draw)
                     placebos[part][layer, draw] = self._gained(layer, changed)[:, 0]
+        crossed[:, self.alike] = 0.0
         crossed[:, np.isnan(self.crossed_whole[:, 1])] = np.nan
         pairs = np.array([pair[:2] for pair in self.plan.pairs])
         return Effects(pairs, self.whole, gained, placebos, left, crossed, self.crossed_whole, *_no_maps())
@@ -211,6 +234,18 @@ class _Exchange:
         log_p = z - mx.logsumexp(z, axis=1, keepdims=True)
         own = [words[cls] for cls in self.cls[self.rows[:, BASE]]]
         return np.array([float(mx.exp(mx.logsumexp(log_p[i, mx.array(list(w))]))) for i, w in enumerate(own)])
+
+
+def _said(
+    lens: LogitLens, ids: Sequence[Sequence[int]]
+) -> tuple[Int[np.ndarray, " prompt"], Float[np.ndarray, "prompt said"]]:
+    """The token that the model says first after each prompt, and the logits of all of these, in their order.
+
+    Some prompts at a time: the logits of hundreds over a vocabulary of 262,144 are half a gigabyte.
+    """
+    parts = [ids[part] for part in slices(len(ids), AT_ONCE)]
+    said = np.concatenate([lens.logits(p, [-1])[0, :, : lens.vocab_size].argmax(axis=1) for p in parts])
+    return said, np.concatenate([lens.logits(p, [-1])[0][:, np.unique(said)] for p in parts])
 
 
 def _odds(z: Float[np.ndarray, "pair three"], which: int) -> Float[np.ndarray, " pair"]:

@@ -126,6 +126,8 @@ def _causal_problems(p: Prediction, config: Config) -> Iterator[str]:
         if p.family == MEANS:
             yield f"family {p.family!r} is for {' and '.join(f'`{test}`' for test in CAUSAL)}"
         return
+    if p.arm == "permuted":
+        yield "streams are exchanged in the base model and in trained arms; permuted weights are only read"
     if not config.task.has_counterfactuals:
         yield (
             "needs every item under every class; ask matched operands: `operands: {a: [2, 99], b: [1, 9]}`"
@@ -207,9 +209,10 @@ def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str,
             "classifier",
             "no classifier",
             "replication",
+            *CAUSAL,
         ):
             reasons[p.id] = [
-                f"can never be {_gone(p)}: {config.task.num_test} prompts that all hold nothing give p = "
+                f"can never be {_gone(p)}: {_judged(p, config)} prompts that all hold nothing give p = "
                 f"{gone[i]:.2g}, {adjusted[len(there) + i]:.2g} after Holm over {family} tests, not below "
                 f"{ALPHA:.2g}; num_test={_needed(p, family)} can"
             ]
@@ -224,7 +227,12 @@ def _undecidable(predictions: Sequence[Prediction], config: Config) -> dict[str,
 
 def _smallest_absent(p: Prediction, config: Config) -> float:
     """The smallest p of "negligible": that of prompts which all hold nothing; see `intervals.p_at_least`."""
-    return float((1 - p.negligible) ** config.task.num_test / evidence.LIGHTEST)
+    return float((1 - p.negligible) ** _judged(p, config) / evidence.LIGHTEST)
+
+
+def _judged(p: Prediction, config: Config) -> int:
+    """Prompts of a class on which the claim is judged; streams are exchanged between the first of them."""
+    return min(config.task.num_test, plan.PROBLEMS) if p.test in CAUSAL else config.task.num_test
 
 
 def _needed(p: Prediction, tests: int) -> int:

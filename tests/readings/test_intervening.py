@@ -14,7 +14,7 @@ from emergence.experiment import Experiment
 from emergence.interventions.last_token import LastToken
 from emergence.lens.hooks import observed
 from emergence.readings.effects import PLACEBOS, Effects
-from emergence.readings.intervening import intervene, passes
+from emergence.readings.intervening import _Exchange, intervene, passes
 from emergence.store import Store
 
 CLAIMS = """
@@ -122,6 +122,55 @@ def test_the_class_means_differ_by_two_directions_and_carry_less_than_the_stream
     assert effects.placebo["class means"][at].shape[1] == PLACEBOS
     draws = effects.placebo["class means"][at]
     assert np.ptp(draws, axis=1).max() > 0, "no two placebos are the same"
+
+
+def test_planes_are_made_of_the_other_half_and_placebos_of_the_own_class(
+    experiment: Experiment, effects: Effects
+) -> None:
+    """By hand, in float64: what is exchanged, and what its placebos add, for two pairs of each half."""
+    lens, plan, layer = experiment.lens, experiment.plan, 2
+    exchange = _Exchange(lens, plan, lambda: None)
+    members = sorted({i for pair in plan.pairs for i in pair if i >= 0})
+    streams = dict(
+        zip(members, lens.streams([list(plan.prompt_ids[i]) for i in members], [layer])[0], strict=True)
+    )
+    drawn = exchange._changed(layer, exchange._rules("class means", layer), 4)
+    moved = exchange._changed(layer, exchange._rules("class means", layer))
+    for half in (0, 1):
+        known = [i for i in members if plan.prompts[i].half != half]
+        means = [
+            np.mean([streams[i] for i in known if plan.prompts[i].cls == c], axis=0, dtype=float)
+            for c in plan.classes
+        ]
+        plane = np.linalg.qr(np.diff(means, axis=0).T)[0]
+        for k in [k for k, pair in enumerate(plan.pairs) if plan.prompts[pair.base].half == half][::40]:
+            base, source = (streams[i].astype(float) for i in plan.pairs[k][:2])
+            change = plane @ (plane.T @ (source - base))
+            assert np.allclose(moved[k] - base, change, atol=1e-4 * np.abs(change).max())
+            placebo = drawn[k] - base
+            assert np.linalg.norm(placebo) == pytest.approx(np.linalg.norm(change), rel=1e-3)
+            own = [streams[i] for i in members if plan.prompts[i].cls == plan.prompts[plan.pairs[k].base].cls]
+            pool = np.array(own, dtype=float)
+            ways = (pool[:, None] - pool[None]).reshape(-1, pool.shape[1])
+            ways -= ways @ plane @ plane.T
+            sizes = np.linalg.norm(ways, axis=1) * np.linalg.norm(placebo)
+            along = (ways @ placebo)[sizes > 0] / sizes[sizes > 0]
+            assert along.max() == pytest.approx(1, abs=1e-3), "a difference within the class, off the plane"
+
+
+def test_a_pair_in_which_the_model_says_one_thing_twice_weighs_nothing_for_the_operation(
+    experiment: Experiment, effects: Effects
+) -> None:
+    lens, plan = experiment.lens, experiment.plan
+    z = lens.logits([list(ids) for ids in plan.prompt_ids], [-1])[0][:, : lens.vocab_size]
+    said = z.argmax(axis=1)
+    distinct = np.array([len({said[i] for i in pair}) == 3 for pair in plan.pairs])
+    third = np.array([pair.other >= 0 for pair in plan.pairs])
+    assert not effects.crossed[:, ~distinct & third].any()
+    assert not effects.crossed_whole[~distinct & third].any()
+    assert (effects.crossed_whole[distinct & third] > 0).all()
+    assert effects.crossed[0, distinct & third].any()
+    assert min((distinct & third).sum(), (~distinct & third).sum()) > 0
 
 
 def test_a_pass_from_the_last_token_on_is_the_whole_pass(experiment: Experiment) -> None:

@@ -7,6 +7,7 @@ reads answers from; the second block wipes one of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -22,7 +23,7 @@ from emergence.lens.logit_lens import LogitLens
 from emergence.readings.intervening import intervene
 from emergence.readings.plan import Pair, Plan
 from emergence.readings.readings import Prompt, Study
-from emergence.verdicts import Prediction, judge
+from emergence.verdicts import Prediction, Verdict, judge
 
 CLASSES = ("add", "subtract", "multiply")
 OPERANDS, MARKS, EQUALS, ANSWERS, WORDS = range(120), (120, 121, 122), 123, (124, 125, 126), (127, 128, 129)
@@ -118,11 +119,14 @@ STUDY = synthetic.study(n_layers=2, arms={"sft": 1}, hidden=2)
 
 
 def outcomes(model: Model, family: str) -> set[str]:
-    asked = ((family, "at 54 %"),)
-    effects = intervene(LogitLens(model), PLAN, asked)
+    return {v.outcome for v in verdicts(model, PLAN, family)}
+
+
+def verdicts(model: Model, asked_of: Plan, family: str, test: str = "used") -> list[Verdict]:
+    effects = intervene(LogitLens(model), asked_of, ((family, "at 54 %"),), with_maps=True)
     run = replace(STUDY.runs[0], prompts=PLAN.prompts, effects={0: effects})
-    claim = Prediction("K", "it is used", "base", family, "at 54 %", "symbolic", "used")
-    return {v.outcome for v in judge([claim], Study((run,)))}
+    claim = Prediction("K", "it is used", "base", family, "at 54 %", "symbolic", test)
+    return judge([claim], Study((run,)))
 
 
 def read(model: Model) -> float:
@@ -167,3 +171,22 @@ def test_a_direction_that_acts_through_a_dormant_path_is_not_taken_for_one_that_
     assert (moved - own) / (whole - own) > 0.2, "the illusion is there"
     for family in ("words", "class means", "stream"):
         assert outcomes(model, family) == {"falsified"}
+
+
+def test_where_the_answer_is_one_for_all_operands_nothing_tells_the_operation_from_it() -> None:
+    """The class alone decides what this model says, so both prompts of a class say one thing."""
+    found = verdicts(Model("answer plane used", 0), PLAN, "stream", "carries the operation")
+    assert {v.outcome for v in found} == {"inconclusive"}
+    assert all("different things after the prompts in 0 pairs" in v.reason for v in found)
+
+
+@pytest.mark.parametrize("family", ["stream", "words", "class means"])
+@pytest.mark.parametrize(
+    "pairs",
+    [(), PLAN.pairs[:1], [p._replace(other=-1) for p in PLAN.pairs if PLAN.prompts[p.base].half == 0]],
+    ids=["none", "one", "of one half"],
+)
+def test_too_few_pairs_are_told_and_end_nothing(pairs: Sequence[Pair], family: str) -> None:
+    found = verdicts(Model("answer plane used", 0), replace(PLAN, pairs=tuple(pairs)), family)
+    assert {v.outcome for v in found} == {"inconclusive"}
+    assert all("nothing could be exchanged: " in v.reason and "2 are needed" in v.reason for v in found)

@@ -41,6 +41,14 @@ def test_what_few_prompts_and_seeds_can_never_show_is_told():
     assert said_of(told, "C2", "can never be supported: 60 prompts")
 
 
+def test_what_few_pairs_can_never_show_is_told_of_exchanges_too():
+    used = dataclasses.replace(ROW["E1"], test="used", family="stream", emerges=False)
+    matched = {"parameters__operands": {"a": [2, 99], "b": [1, 9]}}
+    told = check([used], enough(parameters__num_test=60, **matched))
+    assert said_of(told, "E1", "can never be falsified: 60 prompts that all hold nothing")
+    assert check([used], enough(**matched)) == ()
+
+
 def test_a_threshold_that_is_not_above_what_is_negligible_is_refused():
     claim = dataclasses.replace(ROW["E1"], threshold=0.05)
     with pytest.raises(UsageError, match=r"E1: threshold=0.05 is not above negligible=0.05"):
@@ -54,6 +62,10 @@ def test_a_threshold_that_is_not_above_what_is_negligible_is_refused():
         ({"band": "upper"}, "E1: band 'upper' is unknown; known bands: intermediate, middle, at 54 %"),
         ({"style": "sung"}, "E1: style 'sung' is not read"),
         ({"family": "colours"}, "E1: family 'colours' is unknown"),
+        (
+            {"arm": "permuted", "test": "used", "family": "stream"},
+            "E1: streams are exchanged in the base model",
+        ),
         ({"test": "vibes"}, "E1: test 'vibes' is unknown"),
         ({"premise": "B9"}, "E1: premise 'B9' is not in the table"),
         ({"untrained_style": True}, "E1: style 'symbolic' is trained on"),

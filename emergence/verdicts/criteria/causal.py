@@ -52,7 +52,7 @@ def assess(p: Prediction, cls: str, family: str, measured: Measurements) -> Asse
     mine = exchanges.of_class(effects[0], prompts, cls) if effects else np.zeros(0, dtype=int)
     if crossed and len(mine):
         mine = mine[~np.isnan(effects[0].crossed_whole[mine, 1])]
-    usable = carried.usable(effects, mine) if len(mine) else 0
+    usable = carried.usable(effects, mine, crossed) if len(mine) else 0
     effect = replace(effect, n_prompts=len(mine))
     if reason := _unmeasured(p, effects, at, usable):
         return Assessment(effect, blocked=reason, unmeasured=True)
@@ -69,12 +69,12 @@ def _unmeasured(p: Prediction, effects: list[Effects], at: tuple[int, ...], usab
     if not effects:
         return "no intervention was made in this arm"
     if refused := effects[0].refused:
-        return f"the stream of this model cannot be changed: {refused}"
+        return f"nothing could be exchanged: {refused}"
     if not at:
         return f"the model has no layer in band {p.band}"
     if usable < USABLE:
         return (
-            f"the model says the same after both prompts but in {usable} pairs of the class; at least "
+            f"the model says different things after the prompts in {usable} pairs of the class; at least "
             f"{USABLE} are needed"
         )
     return ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from exchanged import Truth, study
 
+from emergence.analysis.carried import Carried
 from emergence.verdicts import Prediction, judge
 
 USED = Prediction("K", "a claim", arm="sft", family="stream", band="at 54 %", style="symbolic", test="used")
@@ -60,6 +62,15 @@ def test_one_seed_that_has_it_keeps_it_from_being_negligible() -> None:
     assert verdict(USED, Truth(share=0.6, all_or_nothing=1)).outcome == "inconclusive"
 
 
+def test_each_half_is_judged_at_the_layer_that_the_other_half_chose() -> None:
+    """Each half has a layer of its own in which it carries all; at the other half's it carries nothing."""
+    net = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[:, None]
+    deal = np.array([[True, True, False, False]])
+    found = Carried(np.arange(2), net, net, np.ones(2), np.zeros((2, 19)), deal)
+    assert found.chosen.tolist() == [[0, 1]]
+    assert not found.judged.any()
+
+
 def test_a_table_that_asks_for_many_sign_flips_gets_them() -> None:
     """Holm over a long table, or a small alpha, needs a smaller p than 4,999 sign flips can give."""
     found = verdict(replace(USED, alpha=0.0005), Truth(share=0.6, placebo=0.1))
@@ -97,6 +108,15 @@ def test_pairs_in_which_the_model_says_one_thing_weigh_nothing_and_too_few_other
     found = verdict(USED, Truth(share=0.6, same=0.9))
     assert found.outcome == "inconclusive"
     assert "at least 20 are needed" in found.reason
+
+
+def test_what_the_third_prompt_says_must_be_another_thing_too() -> None:
+    made = study(Truth(operation=0.5), 5)
+    for run in made.runs:
+        run.effects[run.steps[-1]].crossed_whole[:, 1] = 0.0
+    found = judge([OPERATION], made)[0]
+    assert found.outcome == "inconclusive"
+    assert "in 0 pairs of the class" in found.reason
 
 
 def test_the_base_model_is_judged_at_step_0() -> None:
