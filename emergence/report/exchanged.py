@@ -26,7 +26,8 @@ def build(study: Study, decode: Decode) -> list[dict[str, Any]]:
         effects = [run.effects[step] for run in runs if step in run.effects]
         for cls in first.classes if effects and not effects[0].refused else ():
             drawn = _of_class(effects, first.prompts, cls, decode)
-            found.append({"arm": name, "step": step, "class": cls, **drawn})
+            style = first.prompts[effects[0].pairs[0, 0]].style
+            found.append({"arm": name, "step": step, "class": cls, "style": style, **drawn})
     return found
 
 

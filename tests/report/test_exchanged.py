@@ -35,6 +35,7 @@ def test_shares_are_ratios_of_sums_over_the_pairs_of_a_class(made) -> None:
     assert [(r["arm"], r["class"]) for r in rows][:4] == [
         ("base", "add"), ("base", "subtract"), ("base", "multiply"), ("sft", "add"),
     ]  # fmt: skip
+    assert {r["style"] for r in rows} == {"symbolic"}, "what is readable is drawn in the style of the pairs"
     row, run = rows[3], made.runs[0]
     mine = [run.prompts[i].cls == "add" for i in run.effects[run.steps[-1]].pairs[:, 0]]
     by_seed = []

@@ -58,13 +58,13 @@ function scatter({ points, name, xName, yName, cut, say }) {
 }
 
 function drawReadable() {
-  const grid = clear("used-map-grid"), style = DATA.styles[0];
+  const grid = clear("used-map-grid");
   CLASSES.forEach((cls, c) => {
     const here = EXCHANGED.filter((e) => e.class === cls), series = [];
     const points = here.flatMap((e, index) => {
       const arm = ARMS.find((a) => a.name === e.arm) || ARMS[0], s = e.arm === "base" ? 0 : nearest(arm.steps, e.step);
       series.push({ name: whenOf(e), index });
-      return e.parts.stream.mean.map((y, l) => ({ x: mean(arm.own.words[style][c].map((seed) => seed[s][l] == null ? null : seed[s][l] / SCALE)), y, name: `${whenOf(e)}, L${l}`, index })).filter((p) => p.x != null && p.y != null && p.name);
+      return e.parts.stream.mean.map((y, l) => ({ x: mean(arm.own.words[e.style][c].map((seed) => seed[s][l] == null ? null : seed[s][l] / SCALE)), y, name: `${whenOf(e)}, L${l}`, index })).filter((p) => p.x != null && p.y != null && p.name);
     });
     if (points.length) add(grid, card(`${cls}: readable and used, by layer`, scatter({ points, name: `${cls}: mass on words against share carried`, xName: "mass on own words (%)", yName: "carried", cut: DATA.threshold, say }), legend(series)));
   });
