@@ -230,10 +230,13 @@ class _Exchange:
     def _left(self, changed: np.ndarray) -> Float[np.ndarray, " pair"]:
         """Mass on the own class's words, as the logit lens reads the changed streams."""
         words = self.plan.words[self.plan.prompts[self.members[0]].style]
-        z = self.lens.unembed(mx.array(changed))[:, : self.lens.vocab_size].astype(mx.float32)
-        log_p = z - mx.logsumexp(z, axis=1, keepdims=True)
-        own = [words[cls] for cls in self.cls[self.rows[:, BASE]]]
-        return np.array([float(mx.exp(mx.logsumexp(log_p[i, mx.array(list(w))]))) for i, w in enumerate(own)])
+        own = [mx.array(list(words[cls])) for cls in self.cls[self.rows[:, BASE]]]
+        left = []
+        for part in slices(len(own), AT_ONCE):
+            z = self.lens.unembed(mx.array(changed[part]))[:, : self.lens.vocab_size].astype(mx.float32)
+            log_p = z - mx.logsumexp(z, axis=1, keepdims=True)
+            left += [float(mx.exp(mx.logsumexp(log_p[i, w]))) for i, w in enumerate(own[part])]
+        return np.array(left)
 
 
 def _said(

@@ -13,6 +13,7 @@ from emergence.errors import UsageError
 from emergence.experiment import Experiment
 from emergence.interventions.last_token import LastToken
 from emergence.lens.hooks import observed
+from emergence.readings import intervening
 from emergence.readings.effects import PLACEBOS, Effects
 from emergence.readings.intervening import _Exchange, intervene, passes
 from emergence.store import Store
@@ -156,6 +157,21 @@ def test_planes_are_made_of_the_other_half_and_placebos_of_the_own_class(
             sizes = np.linalg.norm(ways, axis=1) * np.linalg.norm(placebo)
             along = (ways @ placebo)[sizes > 0] / sizes[sizes > 0]
             assert along.max() == pytest.approx(1, abs=1e-3), "a difference within the class, off the plane"
+
+
+def test_the_mass_that_an_exchange_leaves_is_that_of_the_lens(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some prompts at a time, for logits take gigabytes; with nothing exchanged the lens reads the same."""
+    lens, plan, layer = experiment.lens, experiment.plan, 2
+    monkeypatch.setattr(intervening, "AT_ONCE", 7)
+    exchange = _Exchange(lens, plan, lambda: None)
+    base = [pair.base for pair in plan.pairs]
+    ids, style = [list(plan.prompt_ids[i]) for i in base], plan.prompts[base[0]].style
+    mass = np.exp(lens.read(ids, plan.words[style], top_k=0, layers=[layer]).log_mass[0])
+    own = [plan.classes.index(plan.prompts[i].cls) for i in base]
+    found = exchange._left(exchange._at(layer, 0))
+    assert found == pytest.approx(mass[np.arange(len(base)), own], rel=1e-3)
 
 
 def test_a_pair_in_which_the_model_says_one_thing_twice_weighs_nothing_for_the_operation(
