@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import os
 import re
 import runpy
 import shlex
@@ -128,7 +129,8 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "codes = {c: int(pytest.main([*a, *more])) for c, a in asked.items()};"
         "json.dump(codes, open('codes.json', 'w'))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=place, env=alone, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return {"codes": json.loads((place / "codes.json").read_text()), "said": ran.stdout + ran.stderr}
 

@@ -81,14 +81,15 @@ def _settled(raw: bytes, name: str, overrides: Mapping[str, object], folder: pat
 
 
 def _quick(document: yaml.Document) -> Mapping[str, object]:
-    """What the file itself says a quick look is; raises `UsageError` where it says nothing."""
+    """What the file itself says a quick look is; where it says nothing that is noticed, and it runs whole."""
     declared = document.data.get("quick")
     if isinstance(declared, dict) and declared:
         return {str(name): value for name, value in declared.items()}
-    raise UsageError(
-        f"{document.problems.place(('quick',))}: --quick: this config declares no size for a quick look; "
-        "write one, such as `quick: {training.max_steps: 100, training.seeds: [0]}`"
+    document.problems.notices.append(
+        "--quick: this config declares no size for a quick look and runs whole; "
+        "one is written `quick: {training.max_steps: 100, training.seeds: [0]}`"
     )
+    return NONE
 
 
 def _narrowed(arm: Arm, steps: tuple[int, ...], seeds: int | None) -> Arm:

@@ -142,6 +142,7 @@ def test_a_quick_look_is_what_the_config_declares(tmp_path):
         config.load(file, {"quick": True})
 
 
-def test_a_config_without_a_quick_size_says_how_to_write_one():
-    with pytest.raises(UsageError, match="--quick: this config declares no size for a quick look"):
-        config.parse(BASE, {"quick": True})
+def test_a_config_without_a_quick_size_runs_whole_and_says_so():
+    found = config.parse(BASE, {"quick": True})
+    assert found.hash == config.parse(BASE).hash
+    assert any("declares no size for a quick look and runs whole" in line for line in found.notices)
