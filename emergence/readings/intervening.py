@@ -151,34 +151,30 @@ class _Exchange:
         return Effects(pairs, self.whole, gained, placebos, left, crossed, self.crossed_whole, *_no_maps())
 
     def with_maps(self, found: Effects) -> Effects:
-        """The same, with every position of one pair a class exchanged: the first with most to gain."""
-        shown = [
-            int(here[self.whole[here].argmax()])
-            for cls in dict.fromkeys(self.cls.tolist())
-            if len(here := np.flatnonzero(self.cls[self.rows[:, BASE]] == cls)[:MAPPED])
-        ]
-        at = np.arange(self.lens.n_layers - 1, -1, -1 if self.lens.n_layers <= MOST_ROWS else -2)[::-1]
-        maps = [self._map(pair, at) for pair in shown]
-        longest = max(m.shape[1] for m in maps)
-        padded = [np.pad(m, ((0, 0), (0, longest - m.shape[1])), constant_values=np.nan) for m in maps]
-        ids = np.full((len(shown), 2, longest), -1, np.int64)
-        for k, pair in enumerate(shown):
-            for which in (BASE, SOURCE):
-                own = self.plan.prompt_ids[self.plan.pairs[pair][which]]
-                ids[k, which, : len(own)] = own
-        return replace(found, shown=np.array(shown), map_layers=at, maps=np.stack(padded), map_ids=ids)
+        """The same, with every position of one pair a class exchanged: of the first, that with most to gain.
 
-    def _map(self, pair: int, at: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row position"]:
+        All have prompts of the commonest length, so that they go through the model together.
+        """
+        lengths = np.array([len(self.plan.prompt_ids[pair.base]) for pair in self.plan.pairs])
+        cls, common = self.cls[self.rows[:, BASE]], lengths == np.bincount(lengths).argmax()
+        candidates = [np.flatnonzero(common & (cls == one))[:MAPPED] for one in dict.fromkeys(cls.tolist())]
+        shown = np.array([here[self.whole[here].argmax()] for here in candidates if len(here)])
+        at = np.arange(self.lens.n_layers - 1, -1, -1 if self.lens.n_layers <= MOST_ROWS else -2)[::-1]
+        ids = np.array([[self.plan.prompt_ids[i] for i in self.plan.pairs[k][:2]] for k in shown])
+        return replace(found, shown=shown, map_layers=at, maps=self._maps(shown, at, ids), map_ids=ids)
+
+    def _maps(
+        self, shown: Int[np.ndarray, " map"], at: Int[np.ndarray, " row"], ids: Int[np.ndarray, "map two n"]
+    ) -> Float[np.ndarray, "map row n"]:
         """What the source's stream brings over, by layer and position; nothing where the two are the same."""
-        base, source = (list(self.plan.prompt_ids[i]) for i in self.plan.pairs[pair][:2])
-        first = next(k for k, (one, other) in enumerate(zip(base, source, strict=True)) if one != other)
-        positions = list(range(first, len(base)))
-        found = np.zeros((len(at), len(base)), np.float32)
-        ids = [self.tokens[pair, :2].tolist()]
-        read = patch(self.lens, [base], [source], ids, [int(i) for i in at], positions)
-        found[:, first:] = (read.log_probs[..., 0, 1] - read.log_probs[..., 0, 0]) - (
-            read.base[0, 1] - read.base[0, 0]
-        )
+        base, source = (ids[:, which].tolist() for which in (BASE, SOURCE))
+        first = int((ids[:, BASE] != ids[:, SOURCE]).any(axis=0).argmax())
+        positions, tokens = list(range(first, ids.shape[2])), self.tokens[shown, :2]
+        read = patch(self.lens, base, source, tokens, [int(i) for i in at], positions)
+        own = read.base[:, 1] - read.base[:, 0]
+        found = np.zeros((len(shown), len(at), ids.shape[2]), np.float32)
+        gained = read.log_probs[..., 1] - read.log_probs[..., 0] - own
+        found[..., first:] = np.moveaxis(gained, 2, 0)
         return found
 
     def _at(self, layer: int, which: int) -> Float[np.ndarray, "pair hidden"]:

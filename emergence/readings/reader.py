@@ -111,7 +111,7 @@ def _effects(
 
     def build(folder: Path) -> dict[str, Any]:
         start, name = time.monotonic(), f"{arm} seed {run.seed}" if run else "base model"
-        with progress.task(f"intervene in {name}", passes(asked, lens.n_layers), "pass") as task:
+        with progress.task(f"intervene in {name}", passes(asked, lens.n_layers), "exchange") as task:
             if run is None:
                 found = intervene(lens, plan, asked, with_maps, task.advance)
             else:
