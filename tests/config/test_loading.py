@@ -129,7 +129,7 @@ def test_steps_and_seeds_that_mean_nothing_are_refused(steps, seeds):
 
 def test_a_quick_look_is_what_the_config_declares(tmp_path):
     whole, quick = config.load(OURS), config.load(OURS, {"quick": True})
-    assert (quick.arm("sft").max_steps, quick.arm("sft").seeds, quick.task.num_test) == (400, (0,), 150)
+    assert (quick.arm("sft").max_steps, quick.arm("sft").seeds, quick.task.num_test) == (400, (0,), 180)
     assert quick.arm("classified").max_steps == whole.arm("classified").max_steps
     assert quick.hash != whole.hash
     file = tmp_path / "config.yaml"
