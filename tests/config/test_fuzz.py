@@ -18,7 +18,7 @@ def valid_or_refused(parse) -> None:
     except UsageError as error:
         refusal = str(error)
     else:
-        assert experiment.arms
+        assert experiment.task.classes
         assert all(arm.checkpoint_steps[0] == 0 < arm.checkpoint_steps[-1] for arm in experiment.arms)
         assert all(arm.checkpoint_steps[-1] <= arm.max_steps for arm in experiment.arms)
         assert len(experiment.vocabulary) == len(experiment.task.classes) >= 2
